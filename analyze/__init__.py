@@ -1,0 +1,1 @@
+"""analyze: `tokens.>` in, `decisions.<strategy>.<mint>` and the newest scores out."""

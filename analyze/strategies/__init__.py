@@ -1,0 +1,1 @@
+"""One module a strategy: features -> score and reasons."""

@@ -1,0 +1,1 @@
+"""bots: `signals.<user>` in, the ledger `fills.<user>` out."""

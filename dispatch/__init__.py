@@ -1,0 +1,1 @@
+"""dispatch: `decisions.>` in, one `signals.<user>` for each user whose bot wants it out."""

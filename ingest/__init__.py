@@ -1,0 +1,1 @@
+"""ingest: a venue's WebSocket frames in, `tokens.>` out."""

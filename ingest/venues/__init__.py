@@ -1,0 +1,1 @@
+"""One module a venue: what it sent -> events."""

@@ -1,0 +1,1 @@
+"""observer: everything in, facts and verdicts out."""

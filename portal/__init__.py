@@ -1,0 +1,1 @@
+"""portal: the one web door for people."""

@@ -1,0 +1,1 @@
+"""runtime: how a process lives: settings, bus, worker, telemetry, web; no business."""

@@ -1,0 +1,340 @@
+"""A bot's configuration: as people write it (SOL, percent, seconds), and as code uses it (integers).
+
+`parse_config` is the one door for what people send; it names the field at fault and what is allowed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any, Union
+
+import msgspec
+
+from schemas import money
+from schemas.events import RiskLevel, Strategy, Struct
+
+CONFIG_BYTES_MAX = 4096
+LADDER_LEVELS_MAX = 8
+
+# The score at which a user of each risk level takes a BUY; `min_score` overrides it.
+RISK_THRESHOLDS: Mapping[RiskLevel, int] = {RiskLevel.LOW: 80, RiskLevel.MEDIUM: 65, RiskLevel.HIGH: 50}
+
+
+class TakeProfit(StrEnum):
+    FIXED = "FIXED"
+    LADDER = "LADDER"
+    TRAILING_STOP = "TRAILING_STOP"
+    PROGRESSIVE_AFTER_MIGRATION = "PROGRESSIVE_AFTER_MIGRATION"
+    TIME_EXIT = "TIME_EXIT"
+
+
+class Venue(StrEnum):
+    PAPER = "paper"
+
+
+class Wanted(StrEnum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be taken. `field` is the one at fault, "" where it is the whole."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}" if field else problem)
+        self.field = field
+
+
+class BotConfig(Struct, frozen=True, kw_only=True):
+    """As in the contract; money and percentages are the exact decimal numbers that the user wrote."""
+
+    strategy: Strategy
+    risk_level: RiskLevel = RiskLevel.MEDIUM
+    min_score: int | None = None
+    tp_strategy: TakeProfit = TakeProfit.PROGRESSIVE_AFTER_MIGRATION
+    tp_config: dict[str, Any] = {}
+    venue: Venue = Venue.PAPER
+    budget_sol: Decimal = Decimal("1.0")
+    buy_sol: Decimal = Decimal("0.05")
+    max_open_positions: int = 5
+    max_entries_per_hour: int = 10
+    stop_loss_percent: Decimal = Decimal(40)
+    max_hold_seconds: int = 3600
+    daily_loss_limit_sol: Decimal = Decimal("0.5")
+    slippage_percent: Decimal = Decimal(10)
+
+
+class BotWanted(Struct, frozen=True, kw_only=True, tag_field="type", tag="bot_wanted"):
+    """The wanted state of a user's bot: the value under the user's key in the `bots` bucket."""
+
+    user: str
+    wanted: Wanted
+    config: BotConfig
+    changed_at_ns: int
+
+
+class Fixed(Struct, frozen=True, kw_only=True, tag=True):
+    """Sell everything at a gain."""
+
+    gain_bps: int
+
+
+class Level(Struct, frozen=True, kw_only=True):
+    gain_bps: int
+    sell_bps: int
+
+
+class Ladder(Struct, frozen=True, kw_only=True, tag=True):
+    """Sell a share of the original position at each gain; what the shares leave over is kept (a moon bag)."""
+
+    levels: tuple[Level, ...]
+
+
+class TrailingStop(Struct, frozen=True, kw_only=True, tag=True):
+    """Once the gain has reached `arm_bps`, sell everything when the price falls `trail_bps` from its peak."""
+
+    arm_bps: int
+    trail_bps: int
+
+
+class Progressive(Struct, frozen=True, kw_only=True, tag=True):
+    """Once migrated: sell `initial_bps` of the position at once, then `step_bps` of the original every interval."""
+
+    initial_bps: int
+    step_bps: int
+    interval_ns: int
+
+
+class TimeExit(Struct, frozen=True, kw_only=True, tag=True):
+    """Sell everything this long after the entry."""
+
+    after_ns: int
+
+
+ExitRule = Union[Fixed, Ladder, TrailingStop, Progressive, TimeExit]  # noqa: UP007
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """A configuration in integers. threshold: the score from which the bot takes a BUY."""
+
+    strategy: Strategy
+    threshold: int
+    take_profit: ExitRule
+    budget_lamports: int
+    buy_lamports: int
+    max_open_positions: int
+    max_entries_per_hour: int
+    stop_loss_bps: int
+    max_hold_ns: int
+    daily_loss_limit_lamports: int
+    slippage_bps: int
+
+
+_SECOND_NS = 1_000_000_000
+
+# What people may write beside each field name, and the range in the field's own unit (None: not a number).
+_RANGES: Mapping[str, tuple[Decimal, Decimal]] = {
+    "min_score": (Decimal(0), Decimal(100)),
+    "budget_sol": (Decimal("0.001"), Decimal(100_000)),
+    "buy_sol": (Decimal("0.0001"), Decimal(1_000)),
+    "max_open_positions": (Decimal(1), Decimal(100)),
+    "max_entries_per_hour": (Decimal(1), Decimal(3_600)),
+    "stop_loss_percent": (Decimal("0.01"), Decimal(100)),
+    "max_hold_seconds": (Decimal(1), Decimal(86_400)),
+    "daily_loss_limit_sol": (Decimal("0.0001"), Decimal(100_000)),
+    "slippage_percent": (Decimal(0), Decimal(100)),
+}
+
+_DEFAULT_TP: Mapping[TakeProfit, Mapping[str, Any]] = {
+    TakeProfit.FIXED: {"percent": 50},
+    TakeProfit.LADDER: {
+        "levels": [
+            {"gain_percent": 50, "sell_percent": 40},
+            {"gain_percent": 100, "sell_percent": 30},
+            {"gain_percent": 200, "sell_percent": 20},
+        ]
+    },
+    TakeProfit.TRAILING_STOP: {"arm_percent": 30, "trail_percent": 25},
+    TakeProfit.PROGRESSIVE_AFTER_MIGRATION: {"initial_percent": 50, "step_percent": 5, "step_interval": 20},
+    TakeProfit.TIME_EXIT: {"seconds": 600},
+}
+
+_config_decoder = msgspec.json.Decoder(BotConfig)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def parse_config(data: bytes) -> BotConfig:
+    """JSON -> a configuration that `terms` accepts. Raises ConfigError, which names the field at fault."""
+    if len(data) > CONFIG_BYTES_MAX:
+        raise ConfigError("", f"{len(data)} bytes, at most {CONFIG_BYTES_MAX}")
+    names = BotConfig.__struct_fields__
+    try:
+        given = _fields_decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise ConfigError("", f"not a JSON object: {error}") from error
+    for name in given:
+        if name not in names:
+            raise ConfigError(name, f"unknown field; allowed: {', '.join(names)}")
+    if "strategy" not in given:
+        raise ConfigError("strategy", f"required; allowed: {_allowed('strategy')}")
+    for name, raw in given.items():
+        # Field by field, so that the error names the field and not an offset.
+        try:
+            msgspec.json.decode(raw, type=_FIELD_TYPES[name])
+        except msgspec.DecodeError as error:
+            raise ConfigError(name, f"{_plain(error)}; allowed: {_allowed(name)}") from error
+    config = _config_decoder.decode(data)
+    terms(config)
+    return config
+
+
+def terms(config: BotConfig) -> Terms:
+    """A configuration in integers, take-profit defaults filled in. Raises ConfigError."""
+    for name, (low, high) in _RANGES.items():
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            raise ConfigError(name, f"{value} is out of range; allowed: {_allowed(name)}")
+    if config.buy_sol > config.budget_sol:
+        raise ConfigError("buy_sol", f"{config.buy_sol} exceeds budget_sol {config.budget_sol}")
+    threshold = RISK_THRESHOLDS[config.risk_level] if config.min_score is None else config.min_score
+    return Terms(
+        strategy=config.strategy,
+        threshold=threshold,
+        take_profit=_exit_rule(config.tp_strategy, config.tp_config),
+        budget_lamports=_lamports("budget_sol", config.budget_sol),
+        buy_lamports=_lamports("buy_sol", config.buy_sol),
+        max_open_positions=config.max_open_positions,
+        max_entries_per_hour=config.max_entries_per_hour,
+        stop_loss_bps=_bps("stop_loss_percent", config.stop_loss_percent),
+        max_hold_ns=config.max_hold_seconds * _SECOND_NS,
+        daily_loss_limit_lamports=_lamports("daily_loss_limit_sol", config.daily_loss_limit_sol),
+        slippage_bps=_bps("slippage_percent", config.slippage_percent),
+    )
+
+
+def encode_config(config: BotConfig) -> bytes:
+    return _encoder.encode(config)
+
+
+def _exit_rule(kind: TakeProfit, given: Mapping[str, Any]) -> ExitRule:
+    defaults = _DEFAULT_TP[kind]
+    for name in given:
+        if name not in defaults:
+            raise ConfigError(f"tp_config.{name}", f"unknown field for {kind}; allowed: {', '.join(defaults)}")
+    merged = {**defaults, **given}
+    return _EXIT_RULES[kind](merged)
+
+
+def _fixed(c: Mapping[str, Any]) -> ExitRule:
+    return Fixed(gain_bps=_percent(c, "percent", 1, 100_000))
+
+
+def _ladder(c: Mapping[str, Any]) -> ExitRule:
+    raw = c["levels"]
+    if not isinstance(raw, list) or not 1 <= len(raw) <= LADDER_LEVELS_MAX:
+        raise ConfigError("tp_config.levels", f"a list of 1 to {LADDER_LEVELS_MAX} levels")
+    levels = []
+    for item in raw:
+        if not isinstance(item, dict) or set(item) != {"gain_percent", "sell_percent"}:
+            raise ConfigError("tp_config.levels", "each level has gain_percent and sell_percent")
+        levels.append(
+            Level(gain_bps=_percent(item, "gain_percent", 1, 100_000), sell_bps=_percent(item, "sell_percent", 1, 100))
+        )
+    if sum(level.sell_bps for level in levels) > money.BPS:
+        raise ConfigError("tp_config.levels", "the shares to sell exceed 100 percent")
+    if any(a.gain_bps >= b.gain_bps for a, b in pairwise(levels)):
+        raise ConfigError("tp_config.levels", "gains must rise from level to level")
+    return Ladder(levels=tuple(levels))
+
+
+def _trailing(c: Mapping[str, Any]) -> ExitRule:
+    return TrailingStop(arm_bps=_percent(c, "arm_percent", 0, 100_000), trail_bps=_percent(c, "trail_percent", 1, 99))
+
+
+def _progressive(c: Mapping[str, Any]) -> ExitRule:
+    return Progressive(
+        initial_bps=_percent(c, "initial_percent", 0, 100),
+        step_bps=_percent(c, "step_percent", 1, 100),
+        interval_ns=_seconds(c, "step_interval", 1, 86_400),
+    )
+
+
+def _time_exit(c: Mapping[str, Any]) -> ExitRule:
+    return TimeExit(after_ns=_seconds(c, "seconds", 1, 86_400))
+
+
+_EXIT_RULES: Mapping[TakeProfit, Callable[[Mapping[str, Any]], ExitRule]] = {
+    TakeProfit.FIXED: _fixed,
+    TakeProfit.LADDER: _ladder,
+    TakeProfit.TRAILING_STOP: _trailing,
+    TakeProfit.PROGRESSIVE_AFTER_MIGRATION: _progressive,
+    TakeProfit.TIME_EXIT: _time_exit,
+}
+
+
+def _percent(values: Mapping[str, Any], name: str, low: int, high: int) -> int:
+    return _bps(f"tp_config.{name}", _number(values, name, low, high))
+
+
+def _seconds(values: Mapping[str, Any], name: str, low: int, high: int) -> int:
+    return int(_number(values, name, low, high) * _SECOND_NS)
+
+
+def _number(values: Mapping[str, Any], name: str, low: int, high: int) -> Decimal:
+    value = values[name]
+    # A bool is an int to Python. A float has gone through the JSON decoder: its shortest text is what was written.
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ConfigError(f"tp_config.{name}", f"{value!r} is not a number; allowed: {low} to {high}")
+    number = Decimal(str(value))
+    if not low <= number <= high:
+        raise ConfigError(f"tp_config.{name}", f"{value} is out of range; allowed: {low} to {high}")
+    return number
+
+
+def _lamports(field: str, sol: Decimal) -> int:
+    return _exact(field, sol * money.LAMPORTS_PER_SOL, "at most 9 decimals")
+
+
+def _bps(field: str, percent: Decimal) -> int:
+    return _exact(field, percent * 100, "at most 2 decimals")
+
+
+def _exact(field: str, value: Decimal, rule: str) -> int:
+    if value != value.to_integral_value():
+        raise ConfigError(field, rule)
+    return int(value)
+
+
+_FIELD_TYPES: Mapping[str, Any] = {
+    "strategy": Strategy,
+    "risk_level": RiskLevel,
+    "min_score": Union[int, None],  # noqa: UP007
+    "tp_strategy": TakeProfit,
+    "tp_config": dict[str, Any],
+    "venue": Venue,
+    "budget_sol": Decimal,
+    "buy_sol": Decimal,
+    "max_open_positions": int,
+    "max_entries_per_hour": int,
+    "stop_loss_percent": Decimal,
+    "max_hold_seconds": int,
+    "daily_loss_limit_sol": Decimal,
+    "slippage_percent": Decimal,
+}
+
+
+def _allowed(name: str) -> str:
+    if name in _RANGES:
+        low, high = _RANGES[name]
+        kind = "a whole number" if _FIELD_TYPES[name] is not Decimal else "a number"
+        return f"{kind} from {low} to {high}"
+    kind_ = _FIELD_TYPES[name]
+    return ", ".join(kind_) if isinstance(kind_, type) and issubclass(kind_, StrEnum) else "an object"
+
+
+def _plain(error: msgspec.DecodeError) -> str:
+    return str(error).partition(" - at ")[0]

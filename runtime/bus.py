@@ -1,0 +1,340 @@
+"""The broker: connect, declare, publish, append atomically, ask and answer. The only module that knows nats-py.
+
+Two things go around nats-py, and a test watches both (`test_bus_contract.py`): a whole atomic batch goes to the
+pending buffer as one piece and wakes the flusher (four times fewer client CPU cycles than a publish a message), and
+`_reading_task` tells a dead read loop, which nats-py itself notices only minutes later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Protocol
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from runtime import wire
+from runtime.settings import Common
+from runtime.wire import Out
+
+ACK_WAIT_S = 5.0
+REQUEST_WAIT_S = 5.0
+RECONNECT_WAIT_S = 0.25
+FLUSH_WAIT_S = 2.0
+UNSENT_BYTES_MAX = 64 << 20  # written by us, not yet taken by the socket
+WATCH_INTERVAL_S = 0.5
+MESSAGE_BYTES_MAX = 256 * 1024
+
+
+class Unavailable(Exception):
+    """The broker did not answer, or is away: what was asked may or may not have happened. Worth retrying."""
+
+
+class WrongSequence(Exception):
+    """Somebody else wrote first: what we know of the stream is old. Read it again, then decide again."""
+
+
+class BusError(Exception):
+    """The broker refused, and will refuse again: a wrong set-up or a bug of ours."""
+
+    def __init__(self, text: str, code: int = 0) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Watched(Protocol):
+    """A reader that the bus keeps alive."""
+
+    def interrupt(self, why: str) -> None: ...
+    def check(self, now_s: float) -> None: ...
+
+
+Log = Callable[..., None]
+
+# JetStream error codes, by what they ask of us.
+_STALE = {10071, 10164}
+_RETRY = {10176, 10210, 10074, 10077, 10008, 10023}
+NOT_FOUND = {10059, 10014, 10037}
+
+
+class Bus:
+    """One connection. Everything that waits has a limit; everything that fails says whether a retry helps."""
+
+    def __init__(self, log: Log) -> None:
+        self._client = Client()
+        self._log = log
+        self._inbox = f"_INBOX.{token_hex(8)}"
+        self._tokens = count(1)
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._readers: list[Watched] = []
+        self._connected = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.on_disconnect: list[Callable[[], None]] = []
+        self.closed = asyncio.Event()
+
+    # Connection
+
+    @property
+    def connected(self) -> bool:
+        return self._connected.is_set() and self._client.is_connected
+
+    async def wait_connected(self) -> None:
+        await self._connected.wait()
+
+    async def open(self, settings: Common, name: str) -> None:
+        """Connect, however long the broker stays away; cancel to give up."""
+        options = _options(settings)
+
+        async def lost() -> None:
+            self._connected.clear()
+            self._fail_waiting("the connection to the broker was lost")
+            for reader in list(self._readers):
+                reader.interrupt("connection lost")
+            for callback in self.on_disconnect:
+                callback()
+            self._log("broker_lost")
+
+        async def back() -> None:
+            self._connected.set()
+            self._log("broker_back")
+
+        async def failed(error: Exception) -> None:
+            if not isinstance(error, nats.errors.StaleConnectionError | ConnectionError | OSError):
+                self._log("broker_error", reason=f"{type(error).__name__}: {error}"[:300])
+
+        async def ended() -> None:
+            self._connected.clear()
+            self.closed.set()
+
+        await self._client.connect(
+            servers=settings.nats_url.split(","),
+            name=name,
+            error_cb=failed,
+            disconnected_cb=lost,
+            reconnected_cb=back,
+            closed_cb=ended,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # seconds; nats-py's int is an oversight
+            connect_timeout=3,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            pending_size=2 * UNSENT_BYTES_MAX,
+            **options,
+        )
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+        self._connected.set()
+        self._tasks.append(asyncio.create_task(self._keep(), name="bus-keeper"))
+
+    async def close(self) -> None:
+        """Flush what is written, then close. Not `drain()`, which waits out its limit on unread pulls."""
+        for task in self._tasks:
+            task.cancel()
+        if self._client.is_connected:
+            try:
+                await self._client.flush(timeout=FLUSH_WAIT_S)  # type: ignore[arg-type]  # a float works
+            except (nats.errors.Error, TimeoutError, OSError):
+                self._log("broker_flush_timeout")
+        try:
+            await asyncio.wait_for(self._client.close(), FLUSH_WAIT_S)
+        except (nats.errors.Error, TimeoutError, OSError):
+            self._log("broker_close_timeout")
+        self._fail_waiting("the bus is closed")
+
+    async def _keep(self) -> None:
+        """Keep readers asking, and notice a read loop that died while the connection looks well (nats.py#914)."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            reading = self._client._reading_task
+            if self._client.is_connected and reading is not None and reading.done():
+                self._log("broker_read_loop_died")
+                await self._client.force_reconnect()
+                continue
+            for reader in list(self._readers):
+                reader.check(loop.time())
+
+    # Writing
+
+    async def publish(self, subject: str, data: bytes, *, message_id: str = "", headers: bytes = b"") -> int:
+        """Store one message and return its sequence. Raises Unavailable, WrongSequence, BusError."""
+        if message_id:
+            headers += f"Nats-Msg-Id: {message_id}\r\n".encode()
+        message = await self._ask_raw(lambda reply: wire.message_frame(subject, reply, headers, data), ACK_WAIT_S)
+        return self._judge(message).seq
+
+    async def append(self, messages: Sequence[Out], *, expect_last: int | None = None) -> int:
+        """Store up to 1,000 messages of one stream, whole or not at all; return the first one's sequence.
+
+        They are contiguous. Raises WrongSequence when an expectation is stale, Unavailable when the outcome is
+        unknown: then read the stream back before trying again.
+        """
+        batch_id = f"{self._inbox[7:]}{next(self._tokens)}"
+        answer = self._judge(
+            await self._ask_raw(lambda reply: wire.batch_frames(messages, batch_id, reply, expect_last), ACK_WAIT_S)
+        )
+        if answer.count != len(messages):
+            raise BusError(f"a batch of {len(messages)} was answered with a count of {answer.count}")
+        return answer.seq - answer.count + 1
+
+    def write(self, frames: bytes) -> None:
+        """Hand prepared frames to the socket's buffer without waiting. Raises Unavailable while disconnected:
+        nats-py would keep them and send them after their time."""
+        client = self._client
+        if not self.connected:
+            raise Unavailable("not connected to the broker")
+        if client._pending_data_size > UNSENT_BYTES_MAX:
+            raise Unavailable("the socket to the broker does not drain")
+        client._pending.append(frames)
+        client._pending_data_size += len(frames)
+        queue = client._flush_queue
+        if queue is not None and queue.empty():
+            queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    def tell(self, subject: str, data: bytes) -> None:
+        """Publish on a plain subject; nobody need be listening, and nothing is kept."""
+        self.write(wire.message_frame(subject, "", b"", data))
+
+    def _judge(self, message: Msg) -> wire.Answer:
+        answer = self._decode(message)
+        error = answer.error
+        if error is None:
+            return answer
+        if error.err_code in _STALE:
+            raise WrongSequence(error.description)
+        if error.err_code in _RETRY or error.code in (429, 503):
+            raise Unavailable(f"{error.description} ({error.err_code})")
+        raise BusError(f"{error.description} ({error.err_code})", error.err_code)
+
+    def _decode(self, message: Msg) -> wire.Answer:
+        if message.headers and message.headers.get("Status") == "503":
+            raise Unavailable("no stream took the message")
+        try:
+            return wire.decode_answer(message.data)
+        except ValueError as error:
+            raise BusError(f"an acknowledgement that cannot be read: {message.data[:100]!r}") from error
+
+    # Asking and answering
+
+    async def _ask_raw(self, frames: Callable[[str], bytes], wait_s: float) -> Msg:
+        token = str(next(self._tokens))
+        reply = f"{self._inbox}.{token}"
+        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = future
+        try:
+            self.write(frames(reply))
+            return await asyncio.wait_for(future, wait_s)
+        except TimeoutError:
+            raise Unavailable(f"no answer from the broker within {wait_s:g} s") from None
+        finally:
+            self._waiting.pop(token, None)
+
+    async def _on_answer(self, message: Msg) -> None:
+        future = self._waiting.get(message.subject.rpartition(".")[2])
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def _fail_waiting(self, why: str) -> None:
+        for future in list(self._waiting.values()):
+            if not future.done():
+                future.set_exception(Unavailable(why))
+
+    async def request(self, subject: str, data: bytes, timeout_s: float = REQUEST_WAIT_S) -> bytes:
+        """Ask whoever answers on a plain subject. Raises Unavailable."""
+        message = await self._ask_raw(lambda reply: wire.message_frame(subject, reply, b"", data), timeout_s)
+        if message.headers and message.headers.get("Status") == "503":
+            raise Unavailable(f"nobody answers on {subject}")
+        return message.data
+
+    async def answer(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Answer requests on a plain subject, now and after every reconnect."""
+
+        async def respond(message: Msg) -> None:
+            try:
+                self.tell(message.reply, await handler(message.data))
+            except Unavailable:
+                self._log("answer_lost", subject=subject)
+
+        await self._client.subscribe(subject, cb=respond)
+
+    async def listen(self, subject: str, handler: Callable[[str, bytes], None]) -> None:
+        """Hear a plain subject: a hint, never the truth, which lies in streams."""
+
+        async def hear(message: Msg) -> None:
+            handler(message.subject, message.data)
+
+        await self._client.subscribe(subject, cb=hear)
+
+    async def api(self, subject: str, payload: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """JetStream's API. Raises BusError with the code, or Unavailable."""
+        body = b"" if payload is None else json.dumps(payload).encode()
+        data = await self.request(f"$JS.API.{subject}", body)
+        response: dict[str, Any] = json.loads(data)
+        error = response.get("error")
+        if error:
+            code = error.get("err_code", 0)
+            if error.get("code") in (503, 429):
+                raise Unavailable(f"{subject}: {error.get('description')}")
+            raise BusError(f"{subject}: {error.get('description')} ({code})", code)
+        return response
+
+    async def stream_info(self, name: str) -> dict[str, Any]:
+        return await self.api(f"STREAM.INFO.{name}")
+
+    async def consumer_info(self, stream: str, name: str) -> dict[str, Any]:
+        return await self.api(f"CONSUMER.INFO.{stream}.{name}")
+
+    # For runtime/readers.py
+
+    async def subscribe_inbox(self, on_message: Callable[[Msg], None]) -> Inbox:
+        inbox = f"{self._inbox}-{next(self._tokens)}"
+
+        async def deliver(message: Msg) -> None:
+            on_message(message)
+
+        return Inbox(inbox, await self._client.subscribe(inbox, cb=deliver))
+
+    def attach(self, reader: Watched) -> None:
+        self._readers.append(reader)
+
+    def detach(self, reader: Watched) -> None:
+        if reader in self._readers:
+            self._readers.remove(reader)
+
+
+class Inbox:
+    """A subject of our own that a reader's messages come to."""
+
+    def __init__(self, subject: str, subscription: Any) -> None:
+        self.subject = subject
+        self._subscription = subscription
+
+    async def close(self) -> None:
+        with contextlib.suppress(nats.errors.Error):  # the connection is gone, and the subscription with it
+            await self._subscription.unsubscribe()
+
+
+def _options(settings: Common) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if settings.nats_credentials:
+        options["user_credentials"] = settings.nats_credentials
+    if settings.nats_nkey:
+        options["nkeys_seed_str"] = Path(settings.nats_nkey).read_text().strip()
+    if settings.nats_user:
+        options["user"], options["password"] = settings.nats_user, settings.nats_password
+    if settings.nats_ca or settings.nats_cert:
+        context = ssl.create_default_context(cafile=settings.nats_ca or None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        if settings.nats_cert:
+            context.load_cert_chain(settings.nats_cert, settings.nats_key or None)
+        options["tls"] = context
+    return options

@@ -1,0 +1,216 @@
+"""How a process lives: settings, logs, web, bus, ready, `main`, close.
+
+Exit status: 0 in good order, 1 crashed, 2 misconfigured.
+`/livez` and `/metrics` are served from the first moment, also while the broker is away; `/readyz` once `main` says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from runtime import telemetry, web
+from runtime.bus import Bus, BusError, Unavailable
+from runtime.declare import declare
+from runtime.settings import Common, Settings, SettingsError, load_common, load_service
+from schemas.codec import encode
+from schemas.events import ProcessStatus
+
+STATUS_INTERVAL_S = 1.0
+CLOSE_S_MAX = 4.0  # of the 5 s that SIGTERM may take
+
+EXIT_OK, EXIT_CRASHED, EXIT_MISCONFIGURED = 0, 1, 2
+
+FIGURES = {
+    "broker_up": "Whether the process is connected to the broker",
+    "process_ready": "Whether the process does its work",
+    "event_loop_lag_microseconds": "How late the event loop woke up at the last status",
+}
+
+S = TypeVar("S", bound=Settings)
+
+
+class Process:
+    """What a service's `main` gets: everything common, opened and closed for it."""
+
+    def __init__(self, service: str, common: Common, log: telemetry.Logger, figures: Mapping[str, str]) -> None:
+        self.service = service
+        self.instance = common.instance
+        self.common = common
+        self.log = log
+        self.figures = telemetry.Figures({**FIGURES, **figures})
+        self.metrics = telemetry.Metrics(self.figures)
+        self.stop = asyncio.Event()
+        self.started_at_ns = telemetry.now_ns()
+        self.bus = Bus(log.warning)
+        self._ready = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._failure: BaseException | None = None
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run beside `main`; a failure ends the process with status 1."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    def ready(self, is_ready: bool) -> None:
+        if is_ready and not self._ready:
+            self.log.info("ready")
+        self._ready = is_ready
+        self.figures.put("process_ready", int(is_ready))
+
+    @property
+    def is_ready(self) -> bool:
+        return self._ready and self.bus.connected and not self.stop.is_set()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, or return at once when asked to stop."""
+        try:
+            await asyncio.wait_for(self.stop.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None and self._failure is None:
+            self._failure = task.exception()
+            self.stop.set()
+
+    async def report(self) -> None:
+        """Say once a second, on a plain subject, how things stand."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + STATUS_INTERVAL_S
+            await asyncio.sleep(STATUS_INTERVAL_S)
+            self.figures.put("event_loop_lag_microseconds", int((loop.time() - due) * 1e6))
+            self.figures.put("broker_up", int(self.bus.connected))
+            status = ProcessStatus(
+                service=self.service,
+                instance=self.instance,
+                pid=os.getpid(),
+                started_at_ns=self.started_at_ns,
+                at_ns=telemetry.now_ns(),
+                ready=self.is_ready,
+                figures=dict(self.figures),
+            )
+            try:
+                self.bus.tell(f"status.{self.service}.{self.instance}", encode(status))
+            except Unavailable:
+                continue
+
+    def health_routes(self) -> list[web.Route]:
+        async def livez(_: web.Request) -> web.Response:
+            return web.json({"alive": True})
+
+        async def readyz(_: web.Request) -> web.Response:
+            return web.json({"ready": self.is_ready, "broker": self.bus.connected}, 200 if self.is_ready else 503)
+
+        async def metrics(_: web.Request) -> web.Response:
+            return web.Response(200, self.metrics.text(), "text/plain; charset=utf-8")
+
+        return [
+            web.Route("GET", "/livez", livez),
+            web.Route("GET", "/readyz", readyz),
+            web.Route("GET", "/metrics", metrics),
+        ]
+
+
+Main = Callable[[Process, S], Awaitable[None]]
+
+
+async def _until_stop(process: Process, work: Coroutine[Any, Any, Any]) -> bool:
+    """Await work unless asked to stop first; then cancel it. Returns whether it finished."""
+    task = asyncio.create_task(work)
+    stopping = asyncio.create_task(process.stop.wait())
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if task.done():
+        task.result()
+        return True
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return False
+
+
+async def _open_bus(process: Process) -> None:
+    await process.bus.open(process.common, f"mintline-{process.service}-{process.instance}")
+    while True:
+        try:
+            drift = await declare(process.bus, process.common.partitions)
+            break
+        except Unavailable:
+            await asyncio.sleep(0.25)
+    for difference in drift:
+        process.log.warning("configuration_drift", reason=difference)
+
+
+async def live(process: Process, main: Callable[[Process], Awaitable[None]]) -> int:
+    """One life, from the first listening socket to the exit status."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, process.stop.set)
+    server = await web.serve(process.health_routes(), process.common.http_host, process.common.http_port)
+    process.log.info("started", port=server.port, pid=os.getpid())
+    reporter: asyncio.Task[None] | None = None
+    try:
+        if await _until_stop(process, _open_bus(process)):
+            reporter = asyncio.create_task(process.report())
+            await main(process)
+    except BusError as error:
+        process.log.error("broker_refused", reason=str(error))
+        process._failure = error
+    finally:
+        process.stop.set()
+        process.ready(False)
+        await _close(process, server, reporter)
+    if process._failure is not None:
+        if not isinstance(process._failure, BusError):
+            process.log.error("crashed", reason="".join(traceback.format_exception(process._failure))[-2000:])
+        return EXIT_CRASHED
+    process.log.info("stopped")
+    return EXIT_OK
+
+
+async def _close(process: Process, server: web.Server, reporter: asyncio.Task[None] | None) -> None:
+    tasks = [task for task in (*process._tasks, reporter) if task is not None]
+    for task in tasks:
+        task.cancel()
+    try:
+        async with asyncio.timeout(CLOSE_S_MAX):
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(process.bus.close(), server.close(), return_exceptions=True)
+    except TimeoutError:
+        process.log.warning("close_timeout")
+
+
+def run(
+    service: str, main: Main[S], kind: type[S], figures: Mapping[str, str], environ: Mapping[str, str] | None = None
+) -> None:
+    """Live as a service and exit. `main` returns when `process.stop` is set.
+
+    figures: the service's vocabulary, name -> help text.
+    """
+    environ = os.environ if environ is None else environ
+    try:
+        common = load_common(environ)
+        settings = load_service(kind, service, environ)
+    except SettingsError as error:
+        print(f"mintline {service}: {error}", file=sys.stderr)  # noqa: T201 - there is no logger yet
+        sys.exit(EXIT_MISCONFIGURED)
+    log = telemetry.Logger(service, common.log, common.log_level)
+
+    async def whole() -> int:
+        process = Process(service, common, log, figures)
+        return await live(process, lambda p: main(p, settings))
+
+    try:
+        sys.exit(asyncio.run(whole()))
+    except OSError as error:
+        log.error("cannot_start", reason=str(error))
+        sys.exit(EXIT_CRASHED)

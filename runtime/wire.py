@@ -1,0 +1,129 @@
+"""JetStream's wire facts as pure functions: frames of an atomic batch, acknowledgement subjects, error codes.
+
+Source: ADR-50 (atomic batches), ADR-15 (ack subjects); checked against nats-server 2.15.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+BATCH_MESSAGES_MAX = 1000  # the server's limit for one atomic batch
+
+
+class Out(NamedTuple):
+    """A message to be published. headers: prepared lines `Name: value\\r\\n`, ASCII.
+
+    expect: sequence that the last message on this subject's stored form must have; None asks for nothing.
+    """
+
+    subject: str
+    data: bytes
+    headers: bytes = b""
+    expect: int | None = None
+
+
+class In(NamedTuple):
+    """A message from a stream. subject: as stored. at_ns: when it was stored. reply: where to acknowledge."""
+
+    subject: str
+    data: bytes
+    sequence: int
+    at_ns: int
+    headers: dict[str, str] | None
+    reply: str
+
+
+class Delivery(NamedTuple):
+    """What an acknowledgement subject says.
+
+    delivered: how often it was; number: the consumer's own count of deliveries; pending: how many wait behind it.
+    """
+
+    stream: str
+    consumer: str
+    delivered: int
+    sequence: int
+    number: int
+    at_ns: int
+    pending: int
+
+
+class Answer(msgspec.Struct):
+    """The part of a publish acknowledgement that we read."""
+
+    class Error(msgspec.Struct):
+        code: int = 0
+        err_code: int = 0
+        description: str = ""
+
+    seq: int = 0
+    count: int = 0
+    duplicate: bool = False
+    error: Error | None = None
+
+
+_answer = msgspec.json.Decoder(Answer)
+
+
+def decode_answer(data: bytes) -> Answer:
+    """Raises msgspec.DecodeError."""
+    return _answer.decode(data)
+
+
+def message_frame(subject: str, reply: str, headers: bytes, data: bytes) -> bytes:
+    """One HPUB frame (or PUB without headers)."""
+    if not headers:
+        return b"PUB %s %s %d\r\n%s\r\n" % (subject.encode(), reply.encode(), len(data), data)
+    block = b"NATS/1.0\r\n%s\r\n" % headers
+    size = len(block)
+    return b"HPUB %s %s %d %d\r\n%s%s\r\n" % (subject.encode(), reply.encode(), size, size + len(data), block, data)
+
+
+def batch_frames(messages: Sequence[Out], batch_id: str, reply: str, expect_last: int | None) -> bytes:
+    """An atomic batch as one buffer: it is stored whole or not at all, and the commit's answer goes to `reply`.
+
+    expect_last: sequence that the stream's last message must have.
+    """
+    count = len(messages)
+    if not 1 <= count <= BATCH_MESSAGES_MAX:
+        raise ValueError(f"a batch holds 1 to {BATCH_MESSAGES_MAX} messages, not {count}")
+    prefix = f"Nats-Batch-Id: {batch_id}\r\nNats-Batch-Sequence: ".encode()
+    frames = []
+    for index, message in enumerate(messages, 1):
+        headers = b"%s%d\r\n%s" % (prefix, index, message.headers)
+        if message.expect is not None:
+            headers += b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % message.expect
+        if index == 1 and expect_last is not None:
+            headers += b"Nats-Expected-Last-Sequence: %d\r\n" % expect_last
+        if index == count:
+            headers += b"Nats-Batch-Commit: 1\r\n"
+        frames.append(message_frame(message.subject, reply if index == count else "", headers, message.data))
+    return b"".join(frames)
+
+
+def parse_delivery(reply: str) -> Delivery | None:
+    """Read `$JS.ACK.…`, in its short form or with domain and account. None: no acknowledgement subject."""
+    parts = reply.split(".")
+    if len(parts) == 9:
+        fields = parts[2:]
+    elif len(parts) >= 11:
+        fields = parts[4:11]
+    else:
+        return None
+    if parts[0] != "$JS" or parts[1] != "ACK":
+        return None
+    stream, consumer, delivered, sequence, number, at_ns, pending = fields
+    return Delivery(stream, consumer, int(delivered), int(sequence), int(number), int(at_ns), int(pending))
+
+
+def chunks(messages: Sequence[Out], size: int = BATCH_MESSAGES_MAX) -> Iterable[Sequence[Out]]:
+    for start in range(0, len(messages), size):
+        yield messages[start : start + size]
+
+
+def trace_headers(event_id: str) -> bytes:
+    """W3C trace context derived from a token event's id (32 hex digits): the whole life of a token is one trace."""
+    return f"traceparent: 00-{event_id[:32]}-{event_id[16:32]}-01\r\n".encode()

@@ -1,0 +1,191 @@
+"""A user's account as the fold of the user's ledger: the only place where a position changes.
+
+    account = Account()
+    for sequence, append in ledger: apply(account, append, sequence)
+
+While deciding, a bot takes its own entries in at once (`take`), so that the next signal of the same batch meets them;
+`settle` notes the line's sequence when the broker has it. If the broker refuses the line, the account is thrown away
+and folded anew. `take` then `settle` is exactly `apply`.
+
+Lamports add up without a remainder: every sale takes its share of the position's cost along, rounded down, and the
+last sale takes what is left, so at any time
+
+    realised = received - paid + sum of the open costs
+
+`mark` keeps the highest value seen of a position. It is no fact of the ledger: after a restart it starts again, or from
+the trades read back (`bot.observe`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from schemas.events import Append, Entry, Fill, Intent, Reason, Side
+
+HOUR_NS: Final = 3_600_000_000_000
+DAY_NS: Final = 24 * HOUR_NS
+
+# As many as a configuration can ask to count (`max_entries_per_hour`).
+ENTRY_TIMES_MAX: Final = 3_600
+
+
+class LedgerError(ValueError):
+    """A ledger that sells what it does not hold: no fold can make sense of it."""
+
+
+class Position(msgspec.Struct, kw_only=True):
+    """One held mint.
+
+    order_id, signal_id: of the order that opened it.
+    tokens: still held. original_tokens: bought; exits count their shares of it.
+    cost_lamports: paid for all of it, fees included. open_cost_lamports: the part that belongs to `tokens`.
+    received_lamports: from its sales so far, fees taken off.
+    exits: orders to sell so far, refused ones included; the next exit's id is derived from it.
+    migration_exit_at_ns: the last sale for MIGRATED; None if there was none.
+    peak_lamports: the highest value of what is still held that was seen; 0 if none was.
+    """
+
+    mint: str
+    order_id: str
+    signal_id: str
+    tokens: int
+    original_tokens: int
+    cost_lamports: int
+    open_cost_lamports: int
+    opened_at_ns: int
+    received_lamports: int = 0
+    exits: int = 0
+    migration_exit_at_ns: int | None = None
+    peak_lamports: int = 0
+
+
+class Account(msgspec.Struct, kw_only=True):
+    """One user's money and positions.
+
+    entry_times_ns: fills that opened a position in the hour up to the newest one, ascending.
+    day, day_realised_lamports: the last UTC day (days since the epoch) with a sale, and what its sales gained or lost.
+    last_sequence: of the user's newest line in FILLS; 0 for none.
+    signal_sequence: the user's signals up to it are settled.
+    """
+
+    positions: dict[str, Position] = {}
+    paid_lamports: int = 0
+    received_lamports: int = 0
+    realised_lamports: int = 0
+    entry_times_ns: list[int] = []
+    day: int = 0
+    day_realised_lamports: int = 0
+    last_sequence: int = 0
+    signal_sequence: int = 0
+    signals: int = 0
+    fills: int = 0
+    refusals: int = 0
+
+
+def apply(account: Account, append: Append, sequence: int, signals_created_at_ns: int = 0) -> bool:
+    """Fold one line of the ledger in; False where it was folded before.
+
+    signals_created_at_ns: when the SIGNALS stream was created; an older line says nothing of its sequences.
+    Raises LedgerError.
+    """
+    if sequence <= account.last_sequence:
+        return False
+    take(account, append.entries)
+    settle(account, append, sequence, signals_created_at_ns)
+    return True
+
+
+def settle(account: Account, append: Append, sequence: int, signals_created_at_ns: int = 0) -> None:
+    """Note that a line, whose entries were taken, is durable."""
+    account.last_sequence = sequence
+    if append.at_ns >= signals_created_at_ns:
+        account.signal_sequence = max(account.signal_sequence, append.signal_sequence)
+
+
+def take(account: Account, entries: Iterable[Entry]) -> None:
+    """Fold entries in, in their order. Raises LedgerError."""
+    for entry in entries:
+        if isinstance(entry, Intent):
+            position = account.positions.get(entry.mint)
+            if entry.side is Side.SELL and position is not None:
+                position.exits += 1
+        elif isinstance(entry, Fill):
+            account.fills += 1
+            account.signals += entry.reason in (Reason.SIGNAL, Reason.SELL_SIGNAL)
+            if entry.side is Side.BUY:
+                _bought(account, entry)
+            else:
+                _sold(account, entry)
+        else:
+            account.refusals += 1
+            account.signals += 1
+
+
+def mark(position: Position, value_lamports: int) -> None:
+    """Note what selling all that is held would return now."""
+    if value_lamports > position.peak_lamports:
+        position.peak_lamports = value_lamports
+
+
+def _bought(account: Account, fill: Fill) -> None:
+    account.paid_lamports += fill.lamports
+    _note_entry(account.entry_times_ns, fill.at_ns)
+    position = account.positions.get(fill.mint)
+    if position is None:
+        account.positions[fill.mint] = Position(
+            mint=fill.mint,
+            order_id=fill.order_id,
+            signal_id=fill.signal_id,
+            tokens=fill.tokens,
+            original_tokens=fill.tokens,
+            cost_lamports=fill.lamports,
+            open_cost_lamports=fill.lamports,
+            opened_at_ns=fill.at_ns,
+        )
+        return
+    # Bots hold a mint once; a ledger that says otherwise still adds up.
+    position.tokens += fill.tokens
+    position.original_tokens += fill.tokens
+    position.cost_lamports += fill.lamports
+    position.open_cost_lamports += fill.lamports
+
+
+def _sold(account: Account, fill: Fill) -> None:
+    position = account.positions.get(fill.mint)
+    if position is None or not 0 < fill.tokens <= position.tokens:
+        held = position.tokens if position is not None else 0
+        raise LedgerError(f"{fill.id} sells {fill.tokens} of {held} tokens held of {fill.mint}")
+    cost = position.open_cost_lamports * fill.tokens // position.tokens
+    left = position.tokens - fill.tokens
+    gain = fill.lamports - cost
+    account.received_lamports += fill.lamports
+    account.realised_lamports += gain
+    _note_result(account, fill.at_ns, gain)
+    if left == 0:
+        del account.positions[fill.mint]
+        return
+    position.peak_lamports = position.peak_lamports * left // position.tokens
+    position.tokens = left
+    position.open_cost_lamports -= cost
+    position.received_lamports += fill.lamports
+    if fill.reason is Reason.MIGRATED:
+        position.migration_exit_at_ns = fill.at_ns
+
+
+def _note_entry(times_ns: list[int], at_ns: int) -> None:
+    newest = max(at_ns, times_ns[-1]) if times_ns else at_ns
+    times_ns.append(newest)
+    if times_ns[0] <= newest - HOUR_NS or len(times_ns) > ENTRY_TIMES_MAX:
+        times_ns[:] = [time for time in times_ns if time > newest - HOUR_NS][-ENTRY_TIMES_MAX:]
+
+
+def _note_result(account: Account, at_ns: int, gain_lamports: int) -> None:
+    day = at_ns // DAY_NS
+    if day > account.day:
+        account.day = day
+        account.day_realised_lamports = 0
+    # A sale dated before the newest day (a clock set back) still counts, on the day that is being watched.
+    account.day_realised_lamports += gain_lamports

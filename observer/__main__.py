@@ -1,0 +1,25 @@
+"""observer: `status.>`, streams and the host -> facts -> answers on `observer.stats` and `observer.health`."""
+
+from __future__ import annotations
+
+from observer.figures import OWN
+from observer.poll import ObserverSettings, Poll
+from runtime.process import Process, run
+
+
+async def main(process: Process, settings: ObserverSettings) -> None:
+    poll = Poll(process, settings)
+    await poll.serve()
+    process.spawn(poll.poll(), "poll")
+    process.spawn(poll.fold(), "fold")
+    folded = process.spawn(poll.folded.wait(), "folded")
+    folded.add_done_callback(lambda task: process.ready(not task.cancelled()))
+    await process.stop.wait()
+
+
+def cli() -> None:
+    run("observer", main, ObserverSettings, OWN)
+
+
+if __name__ == "__main__":
+    cli()

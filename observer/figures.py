@@ -1,0 +1,31 @@
+"""The figures that observer reads from other processes' statuses, by name, and its own vocabulary.
+
+Everything else a process reports is passed on to screens unread. A figure counts since its process started; what must
+survive a restart is taken from streams instead (`tally.py`, `creations.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+INGEST, ANALYZE, DISPATCH, BOTS, OBSERVER, PORTAL = SERVICES = (
+    "ingest",
+    "analyze",
+    "dispatch",
+    "bots",
+    "observer",
+    "portal",
+)
+
+# ingest: 1 while the feed is connected and subscribed, else 0.
+FEED_RUNNING = "feed_running"
+
+OWN: Mapping[str, str] = {
+    "polls_total": "Rounds of questions to the broker",
+    "polls_failed_total": "Rounds in which the broker did not answer everything",
+    "ledger_lines_total": "Lines of the ledger folded since the start",
+    "events_malformed_total": "Messages that could not be read, by the stream or subject they came from",
+    "active_bots": "Users whose bot is wanted running",
+    "checks_failing": "Health checks that are not ok",
+    "answers_total": "Requests answered on observer's subjects",
+}

@@ -1,0 +1,111 @@
+"""What this machine, or this container, has left: CPU, memory, disk. The only module that knows psutil."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # no stubs among our dependencies
+
+from observer import cgroups
+from observer.facts import HostFacts
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+PROC_CGROUP = Path("/proc/self/cgroup")
+
+
+class Host:
+    """Measures between two calls. data_dir: the volume whose filling matters; the nearest existing parent is asked."""
+
+    def __init__(self, data_dir: Path, root: Path = CGROUP_ROOT, proc: Path = PROC_CGROUP) -> None:
+        self._data_dir = data_dir
+        self._groups = _Groups(root, proc)
+        self._cpu: tuple[int, int] | None = None  # used and elapsed, microseconds
+        psutil.cpu_percent(interval=None)  # the first call only starts the interval
+
+    def read(self) -> HostFacts:
+        """Blocks for well under a millisecond."""
+        return HostFacts(
+            cpu_percent=self._cpu_percent(), memory_percent=self._memory_percent(), disk_percent=self._disk_percent()
+        )
+
+    def _cpu_percent(self) -> float | None:
+        cores, used_us = self._groups.cores(), self._groups.cpu_used_us()
+        if cores is None or used_us is None:
+            return float(psutil.cpu_percent(interval=None))
+        now, before = (used_us, time.monotonic_ns() // 1000), self._cpu
+        self._cpu = now
+        return None if before is None else cgroups.cpu_percent(now[0] - before[0], now[1] - before[1], cores)
+
+    def _memory_percent(self) -> float | None:
+        limit, used = self._groups.memory()
+        machine = psutil.virtual_memory()
+        if limit is None or used is None or limit > machine.total:
+            return float(machine.percent)
+        return round(100 * used / limit, 1)
+
+    def _disk_percent(self) -> float | None:
+        for place in (self._data_dir, *self._data_dir.absolute().parents):
+            if place.exists():
+                return float(psutil.disk_usage(str(place)).percent)
+        return None
+
+
+class _Groups:
+    """Reads our control group's files, v2 first; whatever is not there is None."""
+
+    def __init__(self, root: Path, proc: Path) -> None:
+        lines = _text(proc) or ""
+        own = cgroups.own_group(lines)
+        # A container sees its own group as the root; a service on a host sees it by its path.
+        self._v2 = _first(root / (own or "/").lstrip("/"), root, having="memory.max")
+        self._memory = _first(
+            root / "memory" / (cgroups.own_group(lines, "memory") or "/").lstrip("/"),
+            root / "memory",
+            having="memory.limit_in_bytes",
+        )
+        self._cpu = _first(
+            root / "cpu" / (cgroups.own_group(lines, "cpu") or "/").lstrip("/"), root / "cpu", having="cpu.cfs_quota_us"
+        )
+
+    def memory(self) -> tuple[int | None, int | None]:
+        """Limit and working set, bytes."""
+        if self._v2 is not None:
+            return _memory(self._v2, "memory.max", "memory.current", "inactive_file")
+        if self._memory is not None:
+            return _memory(self._memory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        return None, None
+
+    def cores(self) -> float | None:
+        if self._v2 is not None:
+            return cgroups.cores_v2(_text(self._v2 / "cpu.max") or "")
+        if self._cpu is not None:
+            quota, period = _text(self._cpu / "cpu.cfs_quota_us"), _text(self._cpu / "cpu.cfs_period_us")
+            return cgroups.cores_v1(quota or "", period or "")
+        return None
+
+    def cpu_used_us(self) -> int | None:
+        if self._v2 is not None:
+            return cgroups.stat(_text(self._v2 / "cpu.stat") or "", "usage_usec")
+        if self._cpu is not None:
+            used_ns = cgroups.count(_text(self._cpu / "cpuacct.usage") or "")
+            return None if used_ns is None else used_ns // 1000
+        return None
+
+
+def _memory(group: Path, limit: str, usage: str, inactive: str) -> tuple[int | None, int | None]:
+    used = cgroups.count(_text(group / usage) or "")
+    if used is not None:
+        used = cgroups.working_set(used, cgroups.stat(_text(group / "memory.stat") or "", inactive))
+    return cgroups.memory_limit(_text(group / limit) or ""), used
+
+
+def _first(*places: Path, having: str) -> Path | None:
+    return next((place for place in places if (place / having).is_file()), None)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None

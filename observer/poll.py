@@ -1,0 +1,185 @@
+"""Observer's senses: statuses heard, streams folded, the broker and the host asked on an interval; and its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from pathlib import Path
+
+from observer import admin
+from observer.creations import Creations
+from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, stages
+from observer.host import Host
+from observer.tally import Tally
+from observer.verdict import Thresholds, Verdict, judge
+from runtime import buckets, telemetry
+from runtime.bus import BusError, Unavailable
+from runtime.process import Process
+from runtime.readers import Follower
+from runtime.settings import Seconds
+from schemas.codec import Decoder, MalformedEvent, encode
+from schemas.config import BotWanted
+from schemas.events import Append, ProcessStatus
+from schemas.subjects import STREAMS
+
+WATCHED_STREAMS = tuple(stream.name for stream in STREAMS if not stream.bucket)
+FOLD_MESSAGES_MAX = 500  # between two looks at anything else; a ledger of years is read at every start
+IDLE_S = 1.0
+
+
+class ObserverSettings(Thresholds, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What only observer needs. max_capacity: bots that this installation is meant for."""
+
+    poll_interval_s: Seconds = 2.0
+    max_capacity: int = 10_000
+
+
+class Poll:
+    """What is known so far. Start `fold` and `poll` beside each other, then call `serve`."""
+
+    def __init__(self, process: Process, settings: ObserverSettings) -> None:
+        self._process = process
+        self._settings = settings
+        self._host = Host(Path(process.common.data_dir))
+        self._stages = stages(process.common.partitions)
+        self._creations = Creations()
+        self._tally = Tally()
+        self._processes: dict[tuple[str, str], Seen] = {}
+        self._streams: dict[str, Info | None] = {}
+        self._behind: list[tuple[Stage, list[Info | None]]] = []
+        self._host_facts = HostFacts()
+        self._verdict: Verdict | None = None
+        self._status: Decoder[ProcessStatus] = Decoder(ProcessStatus)
+        self._append: Decoder[Append] = Decoder(Append)
+        self._wanted: Decoder[BotWanted] = Decoder(BotWanted)
+        self.folded = asyncio.Event()
+
+    def facts(self) -> Facts:
+        return gather(
+            telemetry.now_ns(),
+            broker_up=self._process.bus.connected,
+            folded=self.folded.is_set(),
+            host=self._host_facts,
+            processes=self._processes,
+            streams=self._streams,
+            stages=self._behind,
+            creations=self._creations,
+            tally=self._tally,
+        )
+
+    async def serve(self) -> None:
+        """Hear every process, answer `observer.stats` and `observer.health`."""
+        bus = self._process.bus
+        await bus.listen("status.>", self._hear)
+        await bus.answer("observer.stats", self._answer_stats)
+        await bus.answer("observer.health", self._answer_health)
+
+    async def poll(self) -> None:
+        """Ask the broker and the host, on an interval, for as long as the process lives."""
+        while True:
+            await self._ask_all()
+            self._judge(self.facts())
+            await asyncio.sleep(self._settings.poll_interval_s)
+
+    async def fold(self) -> None:
+        """Follow the ledger, the wanted bots and the creations, for as long as the process lives."""
+        bus, ready = self._process.bus, asyncio.Event()
+        ledger = Follower(bus, "FILLS", after_sequence=0, ready=ready)
+        bots = Follower(bus, "KV_bots", last_per_subject=True, ready=ready)
+        tokens = Follower(bus, "TOKENS", "tokens.created.*", after_sequence=0, ready=ready)
+        try:
+            while True:
+                ready.clear()
+                taken = self._fold_ledger(ledger) + self._fold_bots(bots) + self._fold_tokens(tokens)
+                if taken:
+                    await asyncio.sleep(0)  # a long history must not keep statuses and answers waiting
+                    continue
+                if ledger.caught_up and bots.caught_up and tokens.caught_up:
+                    self.folded.set()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ready.wait(), IDLE_S)
+        finally:
+            for follower in (ledger, bots, tokens):
+                await follower.close()
+
+    def _fold_ledger(self, ledger: Follower) -> int:
+        messages = ledger.take(FOLD_MESSAGES_MAX)
+        for message in messages:
+            try:
+                self._tally.append(self._append(message.data), message.sequence)
+            except MalformedEvent:
+                self._malformed("FILLS")
+        self._process.figures.add("ledger_lines_total", len(messages))
+        return len(messages)
+
+    def _fold_bots(self, bots: Follower) -> int:
+        messages = bots.take(FOLD_MESSAGES_MAX)
+        for message in messages:
+            change = buckets.change(message)
+            try:
+                bot = None if change.data is None else self._wanted(change.data)
+                self._tally.wanted(change.key, bot, change.revision)
+            except MalformedEvent:
+                self._malformed("KV_bots")
+        self._process.figures.put("active_bots", len(self._tally.running))
+        return len(messages)
+
+    def _fold_tokens(self, tokens: Follower) -> int:
+        messages = tokens.take(FOLD_MESSAGES_MAX)
+        for message in messages:
+            self._creations.add(message.sequence, message.at_ns)
+        return len(messages)
+
+    async def _ask_all(self) -> None:
+        bus = self._process.bus
+        consumers = [c for stage in self._stages for c in stage.consumers]
+        streams = await asyncio.gather(*(self._ask(bus.stream_info(name)) for name in WATCHED_STREAMS))
+        infos = iter(await asyncio.gather(*(self._ask(bus.consumer_info(c.stream, c.name)) for c in consumers)))
+        self._streams = dict(zip(WATCHED_STREAMS, streams, strict=True))
+        self._behind = [(stage, [next(infos) for _ in stage.consumers]) for stage in self._stages]
+        self._host_facts = self._host.read()
+        figures = self._process.figures
+        figures.add("polls_total")
+        if None in streams or any(None in answers for _, answers in self._behind):
+            figures.add("polls_failed_total")
+        analyze = self.facts().stages.get("analyze")
+        if analyze is not None:
+            self._creations.acknowledge(analyze.acked_sequence)
+
+    async def _ask(self, question: Awaitable[Info]) -> Info | None:
+        try:
+            return await question
+        except (Unavailable, BusError):
+            return None
+
+    def _judge(self, facts: Facts) -> Verdict:
+        before, now = self._verdict, judge(facts, self._settings, self._verdict)
+        self._verdict = now
+        self._process.figures.put("checks_failing", sum(not check.ok for check in now.checks.values()))
+        for name, check in now.checks.items():
+            if before is not None and before.checks[name].ok != check.ok:
+                self._process.log.warning("check_changed", check=name, ok=check.ok, value=check.value)
+        return now
+
+    def _hear(self, _: str, data: bytes) -> None:
+        try:
+            hear(self._processes, self._status(data), telemetry.now_ns())
+        except MalformedEvent:
+            self._malformed("status")
+
+    async def _answer_stats(self, data: bytes) -> bytes:
+        self._process.figures.add("answers_total")
+        try:
+            page = admin.page_request(data)
+        except MalformedEvent as error:
+            return encode(admin.Refused(success=False, error=str(error)))
+        return encode(admin.stats(self.facts(), page, self._settings.max_capacity))
+
+    async def _answer_health(self, _: bytes) -> bytes:
+        self._process.figures.add("answers_total")
+        facts = self.facts()
+        return encode(admin.health(facts, self._judge(facts)))
+
+    def _malformed(self, source: str) -> None:
+        self._process.figures.add("events_malformed_total", source=source)

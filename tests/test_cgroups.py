@@ -1,0 +1,132 @@
+"""observer.cgroups: the kernel's files as text, and observer.host over a made-up tree of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from observer import cgroups
+from observer.host import Host
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("max\n", None),  # v2: no limit
+        ("536870912\n", 536_870_912),  # v2 and v1: a limit in bytes
+        ("9223372036854771712\n", None),  # v1: no limit, as a number
+        ("0\n", 0),  # a limit of nothing is a limit
+        ("", None),  # unreadable
+        ("-1\n", None),  # never written by the kernel here
+        ("١٢\n", None),  # digits of another script
+    ],
+)
+def test_a_memory_limit_is_bytes_or_none(text: str, limit: int | None) -> None:
+    assert cgroups.memory_limit(text) == limit
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [
+        ("max 100000\n", None),  # no limit
+        ("200000 100000\n", 2.0),  # two cores
+        ("50000 100000\n", 0.5),  # half a core
+        ("", None),  # unreadable
+        ("100000\n", None),  # period missing
+        ("100000 0\n", None),  # no division by nothing
+    ],
+)
+def test_cpu_max_is_cores_or_none(text: str, cores: float | None) -> None:
+    assert cgroups.cores_v2(text) == cores
+
+
+def test_v1_says_no_cpu_limit_with_a_quota_of_minus_one() -> None:
+    assert cgroups.cores_v1("-1\n", "100000\n") is None
+    assert cgroups.cores_v1("150000\n", "100000\n") == 1.5
+
+
+def test_one_line_of_a_stat_file_is_found_by_its_whole_name() -> None:
+    text = "total_inactive_file 7\ninactive_file 5\ninactive_file_dirty 9\n"
+    assert cgroups.stat(text, "inactive_file") == 5
+    assert cgroups.stat(text, "usage_usec") is None
+
+
+def test_the_working_set_leaves_out_what_can_be_reclaimed() -> None:
+    assert cgroups.working_set(100, 40) == 60
+    assert cgroups.working_set(100, None) == 100
+    assert cgroups.working_set(40, 100) == 0  # the two files are read one after the other
+
+
+@pytest.mark.parametrize(
+    ("used_us", "elapsed_us", "cores", "percent"),
+    [
+        (1_000_000, 2_000_000, 1.0, 50.0),
+        (1_000_000, 2_000_000, 0.5, 100.0),
+        (5, 0, 1.0, None),  # no time has passed
+        (-5, 10, 1.0, None),  # the group was made anew
+    ],
+)
+def test_cpu_percent_is_the_share_of_what_the_group_may_use(
+    used_us: int, elapsed_us: int, cores: float, percent: float | None
+) -> None:
+    assert cgroups.cpu_percent(used_us, elapsed_us, cores) == percent
+
+
+def test_our_own_group_is_found_in_both_versions() -> None:
+    text = "12:memory:/docker/abc\n4:cpu,cpuacct:/docker/cpu\n0::/system.slice/mintline.service\n"
+    assert cgroups.own_group(text) == "/system.slice/mintline.service"
+    assert cgroups.own_group(text, "memory") == "/docker/abc"
+    assert cgroups.own_group(text, "cpu") == "/docker/cpu"
+    assert cgroups.own_group("", "memory") is None
+
+
+def _write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def _host(tmp_path: Path, files: dict[str, str], own: str) -> Host:
+    _write(tmp_path / "cgroup", files)
+    proc = tmp_path / "self-cgroup"
+    proc.write_text(own)
+    return Host(tmp_path / "not" / "yet", tmp_path / "cgroup", proc)
+
+
+def test_a_container_with_v2_limits_is_measured_against_them(tmp_path: Path) -> None:
+    files = {
+        "memory.max": str(GIB // 1024),
+        "memory.current": str(GIB // 2048),
+        "memory.stat": f"inactive_file {GIB // 4096}\n",
+        "cpu.max": "100000 100000\n",
+        "cpu.stat": "usage_usec 1000\n",
+    }
+    host = _host(tmp_path, files, "0::/\n")
+    first = host.read()
+    assert first.memory_percent == 25.0
+    assert first.cpu_percent is None  # one reading says nothing about a rate
+    _write(tmp_path / "cgroup", {"cpu.stat": "usage_usec 2000\n"})
+    second = host.read()
+    assert second.cpu_percent is not None
+    assert second.cpu_percent > 0
+
+
+def test_a_container_with_v1_limits_is_measured_against_them(tmp_path: Path) -> None:
+    files = {
+        "memory/docker/abc/memory.limit_in_bytes": "1000",
+        "memory/docker/abc/memory.usage_in_bytes": "900",
+        "memory/docker/abc/memory.stat": "total_inactive_file 100\n",
+    }
+    host = _host(tmp_path, files, "12:memory:/docker/abc\n")
+    assert host.read().memory_percent == 80.0
+
+
+def test_without_limits_the_machine_is_measured(tmp_path: Path) -> None:
+    facts = _host(tmp_path, {"memory.max": "max\n", "memory.current": "1\n"}, "0::/\n").read()
+    assert facts.memory_percent is not None
+    assert facts.memory_percent > 0.1  # one byte of this machine would be 0.0
+    assert facts.disk_percent is not None

@@ -9,7 +9,7 @@ returns when the records are on disk (fsync). A process killed at any byte leave
 which nobody was told is safe; it is cut off and counted when the spool is opened again. A lost position repeats records
 and loses none: their ids make a repetition recognisable.
 
-Everything here blocks: the caller runs it in a thread, one call at a time.
+Everything here blocks, so callers run it in threads; calls from several threads take turns.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import errno
 import fcntl
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -79,6 +80,7 @@ class Spool:
         self._bytes_max = bytes_max
         self._segment_bytes_max = min(segment_bytes_max, bytes_max // 4)
         self._segments: list[_Segment] = []
+        self._turn = threading.Lock()
         self._tail: BinaryIO | None = None  # the last segment, open for appending; None until something is appended
         self.dropped = 0
         """Torn or damaged ends of segments that were cut off when opening."""
@@ -105,8 +107,32 @@ class Spool:
         """Add to the end, on disk when this returns: all of them, or none. Raises SpoolFull."""
         packed = [_pack(record) for record in records]
         data = b"".join(packed)
-        if not data:
-            return
+        if data:
+            with self._turn:
+                self._append(data, len(packed))
+
+    def read(self, *, records_max: int = READ_RECORDS_MAX, bytes_max: int = READ_BYTES_MAX) -> Read:
+        """The first records not yet committed, at least one if there are any; the same again until they are.
+
+        Raises SpoolDamaged.
+        """
+        with self._turn:
+            return self._read(records_max, bytes_max)
+
+    def commit(self, read: Read) -> None:
+        """Forget these records, durably: the newest answer of `read`. Raises ValueError for one committed already."""
+        if read.records:
+            with self._turn:
+                self._commit(read)
+
+    def close(self) -> None:
+        with self._turn:
+            if self._tail is not None:
+                self._tail.close()
+                self._tail = None
+            self._lock.close()
+
+    def _append(self, data: bytes, records: int) -> None:
         if self.bytes + len(data) > self._bytes_max:
             raise SpoolFull(f"{self.bytes} bytes of {self._bytes_max} are used, {len(data)} more do not fit")
         segment, tail = self._open_tail()
@@ -119,13 +145,9 @@ class Spool:
                 raise SpoolFull(f"{self._directory}: {error.strerror}") from error
             raise
         segment.size += len(data)
-        segment.records += len(packed)
+        segment.records += records
 
-    def read(self, *, records_max: int = READ_RECORDS_MAX, bytes_max: int = READ_BYTES_MAX) -> Read:
-        """The first records not yet committed, at least one if there are any; the same again until they are.
-
-        Raises SpoolDamaged.
-        """
+    def _read(self, records_max: int, bytes_max: int) -> Read:
         records: list[Record] = []
         segment_number = offset = size = 0
         for segment in self._segments:
@@ -139,10 +161,7 @@ class Spool:
                 raise SpoolDamaged(f"{segment.path}: unreadable from byte {end} of {segment.size}")
         return Read(tuple(records), segment_number, offset)
 
-    def commit(self, read: Read) -> None:
-        """Forget these records, durably: the newest answer of `read`. Raises ValueError for one committed already."""
-        if not read.records:
-            return
+    def _commit(self, read: Read) -> None:
         if not self._segments or (read.segment, read.offset) <= (self._segments[0].number, self._segments[0].offset):
             raise ValueError("these records are committed already")
         self._write_position(read.segment, read.offset)
@@ -155,12 +174,6 @@ class Spool:
         first.offset = read.offset
         if first.records == 0:
             self._delete_first()
-
-    def close(self) -> None:
-        if self._tail is not None:
-            self._tail.close()
-            self._tail = None
-        self._lock.close()
 
     def _recover(self) -> None:
         position_segment, position_offset = self._read_position()

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,19 @@ def test_a_disk_without_room_is_a_full_spool_and_leaves_no_half_record(
             spool.append([record(2)])
     spool.append([record(3)])
     assert [r.id for r in taken(spool)] == ["id1", "id3"]
+
+
+def test_appending_and_taking_from_two_threads_loses_nothing(tmp_path: Path) -> None:
+    spool = opened(tmp_path, segment_bytes_max=100)
+    count = 300
+    writer = threading.Thread(target=lambda: [spool.append([record(n)]) for n in range(count)])
+    writer.start()
+    ids: list[str] = []
+    while len(ids) < count and (writer.is_alive() or spool.records):
+        ids += [r.id for r in taken(spool, records_max=3)]
+    writer.join()
+    assert ids == [f"id{n}" for n in range(count)]
+    spool.close()
 
 
 def test_a_killed_process_has_lost_nothing_it_called_safe(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ NAME_BYTES_MAX = 1_024
 READ_RECORDS_MAX = 1_000
 READ_BYTES_MAX = 4 << 20
 
+Packed = bytes  # records as they lie on disk
+
 _HEAD = struct.Struct("<II")
 _LENGTHS = struct.Struct("<HH")
 _POSITION = struct.Struct("<QQI")
@@ -132,7 +134,7 @@ class Spool:
                 self._tail = None
             self._lock.close()
 
-    def _append(self, data: bytes, records: int) -> None:
+    def _append(self, data: Packed, records: int) -> None:
         if self.bytes + len(data) > self._bytes_max:
             raise SpoolFull(f"{self.bytes} bytes of {self._bytes_max} are used, {len(data)} more do not fit")
         segment, tail = self._open_tail()

@@ -9,10 +9,11 @@ included; in integers, by cross-multiplication. In this order:
     Ladder                 at each gain as much as brings what was sold to the sum of the shares up to that level; gains
                            skipped in one jump make one sale, and a level reached again sells nothing
     TrailingStop           all, once the value was `arm_bps` above cost and then falls `trail_bps` from its highest
-    Progressive            after migration: `initial_bps` of the original at once, `step_bps` of the original an interval
-                           after the last such sale, until nothing is left. With `initial_bps` 0 the first step comes an
-                           interval after the migration. Steps missed while no price was known are not made up for at
-                           once: the pace stays. What rounding leaves (under 1 bps of the original) goes with the last
+    Progressive            after migration: `initial_bps` of the original at once, then `step_bps` of the original an
+                           interval after the last such sale, until nothing is left. With `initial_bps` 0 the first
+                           step comes an interval after the migration. Steps missed while no price was known are not
+                           made up for: the pace stays. What rounding leaves over (under 1 bps of the original) goes
+                           with the last
 
 Every decision is a function of the ledger and of the market, so a restart changes none; only the trailing stop's
 highest value must be observed again (`positions.mark`).

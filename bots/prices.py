@@ -1,6 +1,7 @@
 """The latest market of each mint, folded from token events; bounded, and held mints are never forgotten.
 
-The order of the stream decides what is latest, not a clock. A coin trades on its curve, then (after `TokenMigrated`, or a first trade in the pool) in a PumpSwap pool:
+The order of the stream decides what is latest, not a clock. A coin trades on its curve, then (after `TokenMigrated`,
+or a first trade in the pool) in a PumpSwap pool:
 
     curve       the reserves that its last event gave
     complete    the curve with no tokens left, until the migration is heard: it neither buys nor sells

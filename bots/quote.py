@@ -60,7 +60,9 @@ def evaluate(vector: Any) -> dict[str, Any]:
     expected = _integer(vector, "expect")
     try:
         got, figures = compute(vector)
-    except (ValueError, ZeroDivisionError) as error:
+    except ZeroDivisionError as error:
+        raise BadVector("reserves of zero") from error
+    except ValueError as error:
         raise BadVector(str(error)) from error
     differs = {
         name: str(value) for name, value in figures.items() if name in vector and _integer(vector, name) != value

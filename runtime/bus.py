@@ -74,7 +74,7 @@ class Bus:
         self._log = log
         self._inbox = f"_INBOX.{token_hex(8)}"
         self._tokens = count(1)
-        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._waiting: dict[str, Callable[[Msg | None], None]] = {}
         self._readers: list[Watched] = []
         self._connected = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -96,7 +96,7 @@ class Bus:
 
         async def lost() -> None:
             self._connected.clear()
-            self._fail_waiting("the connection to the broker was lost")
+            self._fail_waiting()
             for reader in list(self._readers):
                 reader.interrupt("connection lost")
             for callback in self.on_disconnect:
@@ -148,7 +148,7 @@ class Bus:
             await asyncio.wait_for(self._client.close(), FLUSH_WAIT_S)
         except (nats.errors.Error, TimeoutError, OSError):
             self._log("broker_close_timeout")
-        self._fail_waiting("the bus is closed")
+        self._fail_waiting()
 
     async def _keep(self) -> None:
         """Keep readers asking, and notice a read loop that died while the connection looks well (nats.py#914)."""
@@ -170,7 +170,7 @@ class Bus:
         if message_id:
             headers += f"Nats-Msg-Id: {message_id}\r\n".encode()
         message = await self._ask_raw(lambda reply: wire.message_frame(subject, reply, headers, data), ACK_WAIT_S)
-        return self._judge(message).seq
+        return judge(message).seq
 
     async def append(self, messages: Sequence[Out], *, expect_last: int | None = None) -> int:
         """Store up to 1,000 messages of one stream, whole or not at all; return the first one's sequence.
@@ -179,7 +179,7 @@ class Bus:
         unknown: then read the stream back before trying again.
         """
         batch_id = f"{self._inbox[7:]}{next(self._tokens)}"
-        answer = self._judge(
+        answer = judge(
             await self._ask_raw(lambda reply: wire.batch_frames(messages, batch_id, reply, expect_last), ACK_WAIT_S)
         )
         if answer.count != len(messages):
@@ -204,49 +204,43 @@ class Bus:
         """Publish on a plain subject; nobody need be listening, and nothing is kept."""
         self.write(wire.message_frame(subject, "", b"", data))
 
-    def _judge(self, message: Msg) -> wire.Answer:
-        answer = self._decode(message)
-        error = answer.error
-        if error is None:
-            return answer
-        if error.err_code in _STALE:
-            raise WrongSequence(error.description)
-        if error.err_code in _RETRY or error.code in (429, 503):
-            raise Unavailable(f"{error.description} ({error.err_code})")
-        raise BusError(f"{error.description} ({error.err_code})", error.err_code)
-
-    def _decode(self, message: Msg) -> wire.Answer:
-        if message.headers and message.headers.get("Status") == "503":
-            raise Unavailable("no stream took the message")
-        try:
-            return wire.decode_answer(message.data)
-        except ValueError as error:
-            raise BusError(f"an acknowledgement that cannot be read: {message.data[:100]!r}") from error
-
     # Asking and answering
 
     async def _ask_raw(self, frames: Callable[[str], bytes], wait_s: float) -> Msg:
-        token = str(next(self._tokens))
-        reply = f"{self._inbox}.{token}"
-        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        self._waiting[token] = future
+        future: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+
+        def settle(message: Msg | None) -> None:
+            if not future.done():
+                future.set_result(message)
+
+        token = self.post(frames, settle)
         try:
-            self.write(frames(reply))
-            return await asyncio.wait_for(future, wait_s)
+            answer = await asyncio.wait_for(future, wait_s)
         except TimeoutError:
             raise Unavailable(f"no answer from the broker within {wait_s:g} s") from None
         finally:
             self._waiting.pop(token, None)
+        if answer is None:
+            raise Unavailable("the connection to the broker was lost")
+        return answer
+
+    def post(self, frames: Callable[[str], bytes], on_answer: Callable[[Msg | None], None]) -> str:
+        """Write what `frames` makes of a reply subject; the answer, or None when the connection goes, comes once to
+        `on_answer`. Raises Unavailable."""
+        token = str(next(self._tokens))
+        self.write(frames(f"{self._inbox}.{token}"))
+        self._waiting[token] = on_answer
+        return token
 
     async def _on_answer(self, message: Msg) -> None:
-        future = self._waiting.get(message.subject.rpartition(".")[2])
-        if future is not None and not future.done():
-            future.set_result(message)
+        callback = self._waiting.pop(message.subject.rpartition(".")[2], None)
+        if callback is not None:
+            callback(message)
 
-    def _fail_waiting(self, why: str) -> None:
-        for future in list(self._waiting.values()):
-            if not future.done():
-                future.set_exception(Unavailable(why))
+    def _fail_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for callback in waiting.values():
+            callback(None)
 
     async def request(self, subject: str, data: bytes, timeout_s: float = REQUEST_WAIT_S) -> bytes:
         """Ask whoever answers on a plain subject. Raises Unavailable."""
@@ -321,6 +315,28 @@ class Inbox:
     async def close(self) -> None:
         with contextlib.suppress(nats.errors.Error):  # the connection is gone, and the subscription with it
             await self._subscription.unsubscribe()
+
+
+def judge(message: Msg) -> wire.Answer:
+    """What the broker says of a publication. Raises WrongSequence, Unavailable, BusError."""
+    answer = _decode(message)
+    error = answer.error
+    if error is None:
+        return answer
+    if error.err_code in _STALE:
+        raise WrongSequence(error.description)
+    if error.err_code in _RETRY or error.code in (429, 503):
+        raise Unavailable(f"{error.description} ({error.err_code})")
+    raise BusError(f"{error.description} ({error.err_code})", error.err_code)
+
+
+def _decode(message: Msg) -> wire.Answer:
+    if message.headers and message.headers.get("Status") == "503":
+        raise Unavailable("no stream took the message")
+    try:
+        return wire.decode_answer(message.data)
+    except ValueError as error:
+        raise BusError(f"an acknowledgement that cannot be read: {message.data[:100]!r}") from error
 
 
 def _options(settings: Common) -> dict[str, Any]:

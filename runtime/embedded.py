@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from shutil import which
@@ -79,6 +79,7 @@ class Child:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self.restarts = 0
+        self.on_restart: Callable[[], None] | None = None
         self.exit_status: int | None = None
 
     @property
@@ -123,6 +124,8 @@ class Child:
                 return
             self.restarts += 1
             await self._spawn()
+            if self.on_restart is not None:
+                self.on_restart()
 
     def _told_to_stop(self) -> bool:
         return self._stopping  # a method: it changes while we wait
@@ -153,8 +156,10 @@ def broker_child(data_dir: Path, port: int, monitor_port: int, log: Logger) -> C
     return Child("nats-server", command, {}, log, None)
 
 
-def python_child(name: str, module: str, env: Mapping[str, str], log: Logger, out: IO[bytes] | None) -> Child:
-    return Child(name, [sys.executable, "-P", "-m", module], env, log, out)
+def python_child(
+    name: str, module: str, arguments: Sequence[str], env: Mapping[str, str], log: Logger, out: IO[bytes] | None
+) -> Child:
+    return Child(name, [sys.executable, "-P", "-m", module, *arguments], env, log, out)
 
 
 async def answers(url: str, within_s: float) -> bool:

@@ -22,7 +22,7 @@ from schemas.codec import encode
 from schemas.events import ProcessStatus
 
 STATUS_INTERVAL_S = 1.0
-CLOSE_S_MAX = 4.0  # of the 5 s that SIGTERM may take
+FINISH_S_MAX, CLOSE_S_MAX = 2.0, 2.5  # together within the 5 s that SIGTERM may take
 
 EXIT_OK, EXIT_CRASHED, EXIT_MISCONFIGURED = 0, 1, 2
 
@@ -124,18 +124,24 @@ class Process:
 Main = Callable[[Process, S], Awaitable[None]]
 
 
-async def _until_stop(process: Process, work: Coroutine[Any, Any, Any]) -> bool:
-    """Await work unless asked to stop first; then cancel it. Returns whether it finished."""
+async def _until_stop(process: Process, work: Coroutine[Any, Any, Any], grace_s: float) -> bool:
+    """Await work; once asked to stop, for `grace_s` longer, then cancel it. Returns whether it finished."""
     task = asyncio.create_task(work)
     stopping = asyncio.create_task(process.stop.wait())
     await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    if not task.done() and grace_s:
+        await asyncio.wait({task}, timeout=grace_s)
     if task.done():
         task.result()
         return True
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return False
+
+
+async def _main(process: Process, main: Callable[[Process], Awaitable[None]]) -> None:
+    await main(process)
 
 
 async def _open_bus(process: Process) -> None:
@@ -159,12 +165,16 @@ async def live(process: Process, main: Callable[[Process], Awaitable[None]]) -> 
     process.log.info("started", port=server.port, pid=os.getpid())
     reporter: asyncio.Task[None] | None = None
     try:
-        if await _until_stop(process, _open_bus(process)):
+        if await _until_stop(process, _open_bus(process), 0):
             reporter = asyncio.create_task(process.report())
-            await main(process)
+            if not await _until_stop(process, _main(process, main), FINISH_S_MAX):
+                process.log.warning("cut_short", reason="main did not end in time")
     except BusError as error:
         process.log.error("broker_refused", reason=str(error))
         process._failure = error
+    except SettingsError as error:
+        print(f"mintline {process.service}: {error}", file=sys.stderr)  # noqa: T201 - as before the logger
+        return EXIT_MISCONFIGURED
     finally:
         process.stop.set()
         process.ready(False)

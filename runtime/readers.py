@@ -21,6 +21,7 @@ from secrets import token_hex
 from typing import Any
 
 from runtime.bus import NOT_FOUND, Bus, BusError, Inbox, Unavailable
+from runtime.telemetry import parse_time_ns
 from runtime.wire import In, message_frame, parse_delivery
 from schemas.subjects import Consumer
 
@@ -31,6 +32,7 @@ SILENCE_S_MAX = 2.5 * HEARTBEAT_S
 FOLLOWER_INACTIVE_S = 30
 BUFFERED_MESSAGES_MAX = 4 * PULL_MESSAGES
 RETRY_S = 0.25
+IDLE_S = 5.0
 
 
 class Interrupted(Exception):
@@ -247,6 +249,16 @@ class Follower:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.ready.wait(), RETRY_S)
 
+    async def more(self) -> list[In]:
+        """At least one message, however long it takes to come."""
+        while True:
+            self.ready.clear()
+            taken = self.take()
+            if taken:
+                return taken
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.ready.wait(), IDLE_S)
+
     def interrupt(self, why: str) -> None:
         if self._pull is not None:
             self._pull.fail(why)
@@ -323,8 +335,17 @@ async def read(bus: Bus, stream: str, subject: str = ">", **start: Any) -> list[
 
 async def message_after(bus: Bus, stream: str, sequence: int, subject: str = ">") -> In | None:
     """The first message behind a sequence that matches, or None."""
+    return await _get(bus, stream, {"seq": sequence + 1, "next_by_subj": subject})
+
+
+async def last_message(bus: Bus, stream: str, subject: str) -> In | None:
+    """The newest message that matches, or None."""
+    return await _get(bus, stream, {"last_by_subj": subject})
+
+
+async def _get(bus: Bus, stream: str, what: dict[str, Any]) -> In | None:
     try:
-        answer = await bus.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence + 1, "next_by_subj": subject})
+        answer = await bus.api(f"STREAM.MSG.GET.{stream}", what)
     except BusError as error:
         if error.code in NOT_FOUND:
             return None
@@ -333,11 +354,8 @@ async def message_after(bus: Bus, stream: str, sequence: int, subject: str = ">"
 
 
 def _stored(message: dict[str, Any]) -> In:
-    text: str = message["time"]
-    seconds, _, fraction = text.rstrip("Z").partition(".")
-    whole = int(datetime.fromisoformat(seconds + "+00:00").timestamp())
-    at_ns = whole * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)
-    return In(message["subject"], base64.b64decode(message.get("data", "")), int(message["seq"]), at_ns, None, "")
+    data = base64.b64decode(message.get("data", ""))
+    return In(message["subject"], data, int(message["seq"]), parse_time_ns(message["time"]), None, "")
 
 
 def _unfiltered(config: dict[str, Any]) -> dict[str, Any]:

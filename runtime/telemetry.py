@@ -148,3 +148,10 @@ class Metrics:
 
 Clock = Callable[[], int]
 now_ns: Clock = time.time_ns
+
+
+def parse_time_ns(text: str) -> int:
+    """The broker's RFC 3339 time in UTC, e.g. 2026-07-03T14:45:23.123456789Z, in nanoseconds, exactly."""
+    seconds, _, fraction = text.rstrip("Z").partition(".")
+    whole = int(datetime.fromisoformat(seconds + "+00:00").timestamp())
+    return whole * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)

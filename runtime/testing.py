@@ -1,4 +1,4 @@
-"""The test kit: a real broker on a free port, faults as `with` blocks, a process under test, waiting for a condition."""
+"""The test kit: a real broker on a free port, faults as `with` blocks, our processes as children, conditions."""
 
 from __future__ import annotations
 

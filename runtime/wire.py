@@ -14,15 +14,18 @@ BATCH_MESSAGES_MAX = 1000  # the server's limit for one atomic batch
 
 
 class Out(NamedTuple):
-    """A message to be published. headers: prepared lines `Name: value\\r\\n`, ASCII.
+    """A message to be published.
 
+    headers: prepared lines `Name: value\\r\\n`, ASCII.
     expect: sequence that the last message on this subject's stored form must have; None asks for nothing.
+    id: of the message inside, for whoever compares with what is stored; it does not travel.
     """
 
     subject: str
     data: bytes
     headers: bytes = b""
     expect: int | None = None
+    id: str = ""
 
 
 class In(NamedTuple):

@@ -257,9 +257,9 @@ async def test_a_request_in_flight_fails_when_the_connection_goes(broker: Broker
 
 
 async def test_a_dead_read_loop_is_noticed_and_cured(bus: Bus) -> None:
-    bus._client._reading_task.cancel()
-    await eventually(lambda: not bus.connected, "the reconnect to begin")
-    await eventually(lambda: bus.connected, "the connection to be back")
+    dead = bus._client._reading_task
+    dead.cancel()
+    await eventually(lambda: bus._client._reading_task is not dead and bus.connected, "a new connection")
     await bus.append(outs("a"))
 
 

@@ -1,0 +1,42 @@
+"""bots: `signals.<partition>.*` and trades of held mints -> one group of decisions -> `fills.<user>`, then the acks."""
+
+from __future__ import annotations
+
+from bots.fleet import FIGURES, Fleet
+from runtime.process import Process, run
+from runtime.settings import Settings, SettingsError
+
+
+class BotsSettings(Settings, frozen=True, kw_only=True):
+    """owned: partitions that this process acts on, e.g. "0-15,20"; empty for all. No two processes share one."""
+
+    owned: str = ""
+
+
+def owned_partitions(text: str, partitions: int) -> list[int]:
+    """Read a list of partitions and ranges of them. Raises SettingsError."""
+    if not text:
+        return list(range(partitions))
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            found.update(range(int(first), int(last if dash else first) + 1))
+        except ValueError:
+            raise SettingsError(f"MINTLINE_BOTS_OWNED: {part!r} is neither a partition nor a range of them") from None
+    if not found or min(found) < 0 or max(found) >= partitions:
+        raise SettingsError(f"MINTLINE_BOTS_OWNED: partitions lie between 0 and {partitions - 1}")
+    return sorted(found)
+
+
+async def main(process: Process, settings: BotsSettings) -> None:
+    await Fleet(process, owned_partitions(settings.owned, process.common.partitions)).run()
+
+
+def cli() -> None:
+    """Run the bots process. Settings come from MINTLINE_… and MINTLINE_BOTS_… variables."""
+    run("bots", main, BotsSettings, FIGURES)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,288 @@
+"""The bots' loop: take signals of all partitions and trades of all held mints, decide, append as one, acknowledge.
+
+One group commit serves whatever is ready: hundreds of users share an fsync. Each user's append expects the user's last
+sequence, so of two processes only one can write a user's next line; the other reads the ledger and starts over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+
+from bots.book import Arrived, Book, Draft, Group
+from bots.positions import LedgerError
+from bots.watching import Watching
+from runtime import buckets, telemetry, wire
+from runtime.bus import Unavailable, WrongSequence
+from runtime.process import Process
+from runtime.readers import DurableReader, Follower, Interrupted
+from runtime.wire import In, Out
+from runtime.worker import bury, first_of
+from schemas import subjects
+from schemas.codec import Decoder, MalformedEvent, encode
+from schemas.config import BotWanted
+from schemas.events import Append, Fill, Refusal, Side, Signal, TokenEvent
+
+TAKE_SIGNALS_MAX = 250  # from each partition in one round
+TAKE_EVENTS_MAX = 1000
+RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
+LOGGED_FILLS_MAX = 250  # in one round; beyond that one line tells how many
+CONFIG_WAIT_S_MAX = 5.0
+# Prices older than a position's opening are of no use, but the trade that set the opening price is.
+PRICE_MARGIN_NS = 600 * 1_000_000_000
+
+FIGURES = {
+    "signals_total": "Signals taken for the first time",
+    "signals_repeated_total": "Signals delivered again that the ledger had settled",
+    "fills_total": "Orders filled, by side",
+    "exits_total": "Positions sold from, by reason",
+    "refused_total": "Signals refused, by reason",
+    "open_positions": "Positions open over all users",
+    "mints_followed": "Mints whose trades are followed, once each whoever holds them",
+    "accounts": "Users with a ledger in memory",
+    "active_bots": "Users whose bot is wanted running",
+    "configs_refused_total": "Configurations in the bucket that cannot be used",
+    "interruptions_total": "Times that the loop started again, by kind",
+    "dead_letters_total": "Messages that could not be processed, by reason's kind",
+    "appends_total": "Lines stored in the ledger",
+}
+
+_signal: Decoder[Signal] = Decoder(Signal)
+_append: Decoder[Append] = Decoder(Append)
+_wanted: Decoder[BotWanted] = Decoder(BotWanted)
+_event: Decoder[TokenEvent] = Decoder(TokenEvent)
+
+
+class Fleet:
+    """Runs every bot of the partitions given until the process is asked to stop."""
+
+    def __init__(
+        self, process: Process, partitions: Sequence[int], clock: Callable[[], int] = telemetry.now_ns
+    ) -> None:
+        self._process = process
+        self._bus = process.bus
+        self._clock = clock
+        self._ready = asyncio.Event()
+        self._readers = [
+            DurableReader(self._bus, subjects.partition_consumer(partition), self._ready) for partition in partitions
+        ]
+        self._partitions = frozenset(partitions)
+        self._configs = buckets.follow(self._bus, "bots")
+        self._events: Follower | None = None
+        self._running: set[str] = set()
+        self.book = Book()
+        self._watching = Watching(self._bus, process.instance, self._clock)
+
+    async def run(self) -> None:
+        process, delay_s = self._process, RETRY_S_MIN
+        process.spawn(self._follow_configs(), "follow-configs")
+        process.spawn(self._watching.run(), "watching")
+        while not process.stop.is_set():
+            try:
+                await self._start()
+                process.ready(True)
+                while not process.stop.is_set():
+                    await self._step()
+                    delay_s = RETRY_S_MIN
+            except (Interrupted, Unavailable, WrongSequence) as error:
+                process.ready(False)
+                process.figures.add("interruptions_total", kind=type(error).__name__)
+                process.log.warning("interrupted", reason=f"{type(error).__name__}: {error}")
+                await process.pause(delay_s)
+                delay_s = min(RETRY_S_MAX, 2 * delay_s)
+        for reader in self._readers:
+            await reader.close()
+
+    # Starting
+
+    async def _start(self) -> None:
+        """Consumers at their floors, the ledger folded to its end, configurations known, held mints followed."""
+        while not self._bus.connected and not self._process.stop.is_set():
+            await self._process.pause(RETRY_S_MIN)
+        await asyncio.gather(*(reader.start() for reader in self._readers))
+        created = (await self._bus.stream_info("SIGNALS"))["created"]
+        self.book.signals_created_at_ns = telemetry.parse_time_ns(created)
+        await self._fold_ledger()
+        while not self._configs.caught_up:
+            await self._process.pause(RETRY_S_MIN)
+            if self._process.stop.is_set():
+                return
+        if self._events is None:
+            await self._follow_events()
+
+    async def _fold_ledger(self) -> None:
+        follower = Follower(self._bus, "FILLS", after_sequence=self.book.folded)
+        try:
+            while not follower.caught_up:
+                for message in await follower.wait():
+                    await self._fold(message)
+        finally:
+            await follower.close()
+
+    async def _fold(self, message: In) -> None:
+        self.book.folded = message.sequence
+        if (
+            subjects.partition(subjects.user_of(message.subject), self._process.common.partitions)
+            not in self._partitions
+        ):
+            return
+        try:
+            self.book.fold(_append(message.data), message.sequence)
+        except (MalformedEvent, LedgerError) as error:
+            # The line stays where it is; its copy in DEAD asks a person to look.
+            self._dead(message, error)
+            await bury(self._bus, "FILLS", "bots", message, str(error))
+
+    async def _follow_events(self) -> None:
+        """Prices and peaks of what is held are read back without deciding; from then on trades decide."""
+        oldest = self.book.oldest_position_ns()
+        if oldest is None:
+            self._events = Follower(self._bus, "TOKENS", "tokens.>", only_new=True, ready=self._ready)
+            return
+        events = Follower(self._bus, "TOKENS", "tokens.>", since_ns=oldest - PRICE_MARGIN_NS, ready=self._ready)
+        while not events.caught_up:
+            for message in await events.wait():
+                event = self._decode_event(message)
+                if event is not None:
+                    self.book.remember(event)
+        self._events = events
+
+    async def _follow_configs(self) -> None:
+        while True:
+            for message in await self._configs.more():
+                self._configure(buckets.change(message))
+
+    def _configure(self, change: buckets.Change) -> None:
+        wanted = None
+        try:
+            wanted = None if change.data is None else _wanted(change.data)
+        except MalformedEvent as error:
+            self._process.log.error("config_unreadable", user=change.key, reason=str(error))
+            self._process.figures.add("configs_refused_total")
+        problem = self.book.configure(change.key, wanted, change.revision)
+        if problem is not None:
+            self._process.log.error("config_refused", user=change.key, reason=problem)
+            self._process.figures.add("configs_refused_total")
+        if wanted is not None and problem is None and wanted.wanted == "running":
+            self._running.add(change.key)
+        else:
+            self._running.discard(change.key)
+        self._process.figures.put("active_bots", len(self._running))
+
+    # One round
+
+    async def _step(self) -> None:
+        self._ready.clear()
+        taken = [(reader, reader.take(TAKE_SIGNALS_MAX)) for reader in self._readers]
+        events = self._take_events()
+        signals = await self._decode_signals(message for _, messages in taken for message in messages)
+        due_ns = self.book.next_due_ns()
+        now_ns = self._clock()
+        if not signals and not events and (due_ns is None or due_ns > now_ns) and not any(m for _, m in taken):
+            await self._wait(None if due_ns is None else (due_ns - now_ns) / 1e9)
+            return
+        await self._know_configs(signals)
+        started_s = asyncio.get_running_loop().time()
+        group = self.book.decide(events, signals, self._clock())
+        try:
+            await self._store(group)
+        finally:
+            self.book.undo(group)  # what was not settled
+        for reader, messages in taken:
+            if messages:
+                reader.acknowledge(messages[-1])
+        self._process.metrics.stage.labels("bots").observe(asyncio.get_running_loop().time() - started_s)
+        self._tell(group)
+
+    async def _wait(self, seconds: float | None) -> None:
+        waiting = first_of(self._ready, self._process.stop)
+        if seconds is None:
+            await waiting
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(waiting, min(max(seconds, 0.001), 60.0))
+
+    def _take_events(self) -> list[TokenEvent]:
+        assert self._events is not None
+        decoded = (self._decode_event(message) for message in self._events.take(TAKE_EVENTS_MAX))
+        return [event for event in decoded if event is not None]
+
+    def _decode_event(self, message: In) -> TokenEvent | None:
+        try:
+            return _event(message.data)
+        except MalformedEvent as error:
+            self._dead(message, error)  # analyze, which works on every event, keeps it in DEAD
+            return None
+
+    async def _decode_signals(self, messages: Iterable[In]) -> list[Arrived]:
+        signals: list[Arrived] = []
+        for message in messages:
+            try:
+                signals.append(Arrived(_signal(message.data), message.sequence))
+            except MalformedEvent as error:
+                self._dead(message, error)
+                await bury(self._bus, "SIGNALS", "bots", message, str(error))
+        return signals
+
+    async def _know_configs(self, signals: Sequence[Arrived]) -> None:
+        """A signal was matched against a revision of the users' configurations; decide with no older one."""
+        needed = max((arrived.signal.config_revision for arrived in signals), default=0)
+        due_s = asyncio.get_running_loop().time() + CONFIG_WAIT_S_MAX
+        while self.book.revision < needed:
+            if asyncio.get_running_loop().time() > due_s:
+                raise Interrupted(f"configurations are known to revision {self.book.revision}, {needed} is needed")
+            await asyncio.sleep(0.002)
+
+    async def _store(self, group: Group) -> None:
+        drafts = group.drafts
+        for start in range(0, len(drafts), wire.BATCH_MESSAGES_MAX):
+            chunk = drafts[start : start + wire.BATCH_MESSAGES_MAX]
+            first = await self._bus.append([_out(draft) for draft in chunk])
+            self.book.settle(group, chunk, first)
+            self._process.figures.add("appends_total", len(chunk))
+
+    # Telling
+
+    def _dead(self, message: In, error: Exception) -> None:
+        self._process.figures.add("dead_letters_total", kind=type(error).__name__)
+        self._process.log.error("dead_letter", subject=message.subject, sequence=message.sequence, reason=str(error))
+
+    def _tell(self, group: Group) -> None:
+        figures = self._process.figures
+        figures.add("signals_total", group.decided)
+        figures.add("signals_repeated_total", group.repeated)
+        fills: list[tuple[str, Fill]] = []
+        for user, entries in group.entries.items():
+            for entry in entries:
+                if isinstance(entry, Fill):
+                    fills.append((user, entry))
+                    figures.add("fills_total", side=entry.side)
+                    if entry.side is Side.SELL:
+                        figures.add("exits_total", reason=entry.reason)
+                elif isinstance(entry, Refusal):
+                    figures.add("refused_total", reason=entry.reason)
+        figures.put("open_positions", self.book.open_positions)
+        held = list(self.book.held)
+        figures.put("mints_followed", len(held))
+        figures.put("accounts", self.book.users)
+        self._watching.want(held)
+        self._log_fills(fills)
+
+    def _log_fills(self, fills: list[tuple[str, Fill]]) -> None:
+        log = self._process.log
+        for user, fill in fills[:LOGGED_FILLS_MAX]:
+            log.info(
+                "order_filled", user=user, side=fill.side, mint=fill.mint, tokens_units=fill.tokens,
+                lamports=fill.lamports, reason=fill.reason, trace=fill.signal_id[:32],
+            )  # fmt: skip
+        if len(fills) > LOGGED_FILLS_MAX:
+            log.info("orders_filled", count=len(fills), not_shown=len(fills) - LOGGED_FILLS_MAX)
+
+
+def _out(draft: Draft) -> Out:
+    append = draft.append
+    trace = append.entries[0].signal_id[:32]
+    return Out(
+        subjects.fills_subject(append.user), encode(append), wire.trace_headers(trace), draft.expected, append.id
+    )

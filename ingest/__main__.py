@@ -1,0 +1,110 @@
+"""ingest: the venue's one WebSocket -> frames -> events -> `tokens.>`; what no parser takes -> DEAD, whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from ingest.feed import URL_DEFAULT, Feed, FeedAddress, FeedOptions
+from ingest.intake import FIGURES, Intake
+from ingest.outbox import FIGURES as OUTBOX_FIGURES
+from ingest.outbox import Outbox
+from ingest.spool import Spool, SpoolFull, SpoolLocked
+from ingest.watched import follow_watched
+from runtime.bus import BusError
+from runtime.process import Process, run
+from runtime.readers import last_message
+from runtime.settings import Seconds, Settings, SettingsError
+from runtime.telemetry import now_ns
+from schemas.codec import Decoder, MalformedEvent
+from schemas.events import TokenEvent
+
+FLUSH_S_MAX = 1.0
+REPORT_S = 0.5
+
+_event: Decoder[TokenEvent] = Decoder(TokenEvent)
+
+
+class IngestSettings(Settings, frozen=True, kw_only=True):
+    """feed_url: the venue's WebSocket. api_key: opens trade subscriptions; never shown.
+
+    silence_s: no frame for this long means the feed is not heard. spool_bytes_max: room on disk while the broker is
+    away; beyond it the feed is not read.
+    """
+
+    feed_url: str = URL_DEFAULT
+    api_key: str = ""
+    silence_s: Seconds = 60.0
+    spool_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 20)] = 2 << 30
+
+
+async def main(process: Process, settings: IngestSettings) -> None:
+    try:
+        address = FeedAddress(settings.feed_url, settings.api_key)
+    except ValueError as error:
+        raise SettingsError(f"MINTLINE_INGEST_FEED_URL: {error}") from None
+    spool = _spool(Path(process.common.data_dir) / "spool", settings.spool_bytes_max)
+    outbox = Outbox(process.bus, spool, process.figures, process.log.warning)
+    sending = process.spawn(outbox.run(), "outbox")
+    intake = Intake(outbox.put, process.figures, process.log)
+    options = FeedOptions(
+        address=address, heard_at_ns=await _heard_at_ns(process), silence_ns=int(settings.silence_s * 1e9)
+    )
+    feed = Feed(options, intake.frame, intake.gap, process.log.info)
+    process.spawn(follow_watched(process.bus, feed.want, process.log.warning, now_ns), "watched")
+    process.spawn(_report(process, feed, outbox), "report-feed")
+    process.ready(True)
+    await feed.run(process.stop)
+    if not await outbox.flushed(FLUSH_S_MAX):
+        sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
+    try:
+        await outbox.close()
+    except SpoolFull as error:
+        process.log.error("messages_lost_at_exit", reason=str(error))
+
+
+def _spool(directory: Path, bytes_max: int) -> Spool:
+    try:
+        return Spool(directory, bytes_max=bytes_max)
+    except (SpoolLocked, OSError) as error:
+        raise SettingsError(f"MINTLINE_DATA_DIR: the spool cannot be used: {error}") from error
+
+
+async def _heard_at_ns(process: Process) -> int | None:
+    """When an earlier life last heard the feed: what came between then and now is a gap. None if never."""
+    try:
+        answer = await last_message(process.bus, "TOKENS", "tokens.>")
+        return None if answer is None else _event(answer.data).seen_at_ns
+    except (BusError, MalformedEvent):
+        return None
+
+
+async def _report(process: Process, feed: Feed, outbox: Outbox) -> None:
+    figures, was_running = process.figures, None
+    while True:
+        state = feed.state
+        figures.put("feed_running", int(state.is_running))
+        figures.put("feed_since_at_ns", state.since_at_ns)
+        figures.put("feed_last_frame_at_ns", state.last_frame_at_ns or 0)
+        figures.put("feed_reconnects_total", state.reconnects)
+        figures.put("feed_subscriptions", state.subscriptions)
+        figures.put("spooling", int(outbox.spooling))
+        if state.is_running is not was_running:
+            process.log.info("feed_state", state=str(state.state), trades_refused=state.trades_refused)
+            was_running = state.is_running
+        await asyncio.sleep(REPORT_S)
+
+
+def cli() -> None:
+    """Run the ingest process. Settings come from MINTLINE_… and MINTLINE_INGEST_… variables."""
+    run("ingest", main, IngestSettings, {**OUTBOX_FIGURES, **FIGURES})
+
+
+if __name__ == "__main__":
+    cli()

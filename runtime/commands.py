@@ -1,0 +1,40 @@
+"""The `mintline` table: name, sentence, entry point as text, resolved when it is called."""
+
+from __future__ import annotations
+
+import cyclopts
+
+app = cyclopts.App(
+    name="mintline",
+    help="One pump.fun feed, one analysis of each token, a signal to every user's own bot, over NATS JetStream.",
+    version="0.1.0",
+)
+
+SERVICES = {
+    "ingest": "The one WebSocket to the venue -> TOKENS.",
+    "analyze": "TOKENS -> DECISIONS: one analysis of each token, whatever the number of users.",
+    "dispatch": "DECISIONS -> SIGNALS: one signal for each user whose bot wants it.",
+    "bots": "SIGNALS -> FILLS: every user's orders, positions and ledger.",
+    "observer": "Watches all of it: figures, health, the admin JSON.",
+    "portal": "The one web door for people.",
+}
+
+COMMANDS = {
+    "up": ("runtime.up:cli", "Everything on this machine, under one supervisor; `--demo` brings a market and users."),
+    "simulate": ("ingest.simulator:cli", "The market simulator alone: a WebSocket server in PumpPortal's protocol."),
+    "record": ("ingest.recorder:cli", "Keep the raw frames of a feed, a JSON line each."),
+    "replay": ("observer.replay:cli", "Recorded frames through the same analysis and bots, without a broker."),
+    "quote": ("bots.quote:cli", "The market mathematics on a file of vectors, a JSON line each."),
+    "audit": ("observer.audit:cli", "Read the streams back: is any signal lost or doubled?"),
+    "enrol": ("portal.enrol:cli", "Put bots into the `bots` bucket: of a file, or demo users."),
+}
+
+for _name, _sentence in SERVICES.items():
+    app.command(f"{_name}.__main__:cli", name=_name, help=_sentence)
+for _name, (_entry, _sentence) in COMMANDS.items():
+    app.command(_entry, name=_name, help=_sentence)
+
+
+def main() -> None:
+    """Run one command. Exit status 0, 1 (it failed, with a sentence on stderr) or 2 (bad arguments or settings)."""
+    app()

@@ -1,0 +1,335 @@
+"""`mintline up`: the embedded broker and the six processes on this machine, under one supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from runtime.bus import Bus, BusError, Unavailable
+from runtime.embedded import (
+    START_S_MAX,
+    Child,
+    StartError,
+    answers,
+    broker_child,
+    free_port,
+    python_child,
+    run_once,
+    write_json,
+)
+from runtime.settings import SERVICES, Common
+from runtime.telemetry import Logger
+from runtime.web import fetch
+from schemas import subjects
+
+BROKER_PORT, MONITOR_PORT, PORTAL_PORT = 4222, 8222, 5001
+DEMO_USERS = 200
+DRAIN_S_MAX = 20.0
+AUDIT_S_MAX = 120.0
+STATUS_INTERVAL_S = 1.0
+PLAIN_STATUS_INTERVAL_S = 10.0
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    demo: bool
+    users: int
+    bots: Path | None
+    feed: str
+    data_dir: Path
+    for_s: float
+    as_json: bool
+    logs: bool
+    speed: float
+    seed: int
+
+
+class Up:
+    """One run, from the first child to the last."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.log = Logger("up", "auto", "warning" if options.as_json else "info", sys.stderr)
+        self.children: list[Child] = []
+        self.stop = asyncio.Event()
+        self.endpoints: dict[str, Any] = {}
+        self.since_ns = time.time_ns()
+
+    def environ(self, **more: str) -> dict[str, str]:
+        return {
+            "MINTLINE_NATS_URL": self.endpoints["nats"],
+            "MINTLINE_DATA_DIR": str(self.options.data_dir),
+            "MINTLINE_DEMO": "true" if self.options.demo else "false",
+            "MINTLINE_LOG": "auto" if self.options.logs else "json",
+            "PYTHONSAFEPATH": "1",
+            **more,
+        }
+
+    async def start(self) -> None:
+        """Broker, then feed, then users, then processes. Raises StartError naming what did not come up."""
+        options = self.options
+        port, monitor = free_port(BROKER_PORT), free_port(MONITOR_PORT)
+        self.endpoints["nats"] = f"nats://127.0.0.1:{port}"
+        self.endpoints["nats_monitor"] = f"http://127.0.0.1:{monitor}"
+        await self._start(broker_child(options.data_dir / "nats", port, monitor, self.log))
+        if not await answers(f"http://127.0.0.1:{monitor}/healthz", START_S_MAX):
+            raise StartError(f"nats-server does not answer; see {options.data_dir / 'nats' / 'nats.log'}")
+        api_key = os.environ.get("MINTLINE_INGEST_API_KEY", "")
+        self.endpoints["feed"] = options.feed
+        if options.demo and not options.feed:
+            feed_port = free_port()
+            self.endpoints["feed"] = f"ws://127.0.0.1:{feed_port}/api/data"
+            api_key = api_key or "demo"
+            arguments = ["--port", str(feed_port), "--speed", str(options.speed), "--seed", str(options.seed)]
+            await self._start(self._python("simulator", "ingest.simulator", {}, *arguments))
+        await self._enrol()
+        metrics = {service: free_port() for service in SERVICES}
+        portal_port = free_port(PORTAL_PORT)
+        own: dict[str, dict[str, str]] = {
+            "ingest": {"MINTLINE_INGEST_API_KEY": api_key},
+            "portal": {"MINTLINE_PORTAL_PORT": str(portal_port)},
+        }
+        if self.endpoints["feed"]:
+            own["ingest"]["MINTLINE_INGEST_FEED_URL"] = self.endpoints["feed"]
+        for service in SERVICES:
+            env = self.environ(MINTLINE_HTTP_PORT=str(metrics[service]), **own.get(service, {}))
+            await self._start(self._python(service, service, env))
+        self.endpoints["portal"] = f"http://localhost:{portal_port}"
+        self.endpoints["observer"] = f"http://127.0.0.1:{metrics['observer']}"
+        self.endpoints["metrics"] = {s: f"http://127.0.0.1:{port}/metrics" for s, port in metrics.items()}
+        ready = await asyncio.gather(
+            *(answers(f"http://127.0.0.1:{port}/readyz", START_S_MAX) for port in metrics.values())
+        )
+        late = [service for service, is_ready in zip(metrics, ready, strict=True) if not is_ready]
+        if late:
+            raise StartError(f"not ready within {START_S_MAX:g} s: {', '.join(late)}; see {self._log_path('*')}")
+        self.write_endpoints()
+
+    def write_endpoints(self) -> None:
+        self.endpoints["pids"] = {child.name: child.pid for child in self.children}
+        write_json(self.options.data_dir / "endpoints.json", self.endpoints)
+
+    def _log_path(self, name: str) -> Path:
+        return self.options.data_dir / "logs" / f"{name}.log"
+
+    def _python(self, name: str, module: str, env: Mapping[str, str], *arguments: str) -> Child:
+        out: IO[bytes] | None = None
+        if not self.options.logs:
+            self._log_path(name).parent.mkdir(parents=True, exist_ok=True)
+            out = self._log_path(name).open("ab")
+        return python_child(name, module, arguments, env, self.log, out)
+
+    async def _start(self, child: Child) -> None:
+        child.on_restart = self.write_endpoints
+        self.children.append(child)
+        await child.start()
+
+    async def _enrol(self) -> None:
+        options = self.options
+        if options.bots is not None:
+            await run_once("portal.enrol", ["--bots", str(options.bots)], self.environ(), START_S_MAX)
+        elif options.demo:
+            await run_once("portal.enrol", ["--users", str(options.users)], self.environ(), START_S_MAX)
+
+    async def admin_link(self) -> str:
+        """An address that logs the first who opens it in as admin."""
+        out = await run_once("portal.link", [], self.environ(), START_S_MAX)
+        return f"{self.endpoints['portal']}/admin/enter?code={out.decode().strip()}"
+
+    async def drained(self) -> bool:
+        """Stop the intake, then wait until every stage has done what it was given."""
+        for child in self.children:
+            if child.name in ("ingest", "simulator"):
+                await child.stop()
+        bus = Bus(self.log.warning)
+        await asyncio.wait_for(bus.open(Common(nats_url=self.endpoints["nats"]), "up"), START_S_MAX)
+        partitions = int(os.environ.get("MINTLINE_PARTITIONS", subjects.PARTITIONS_DEFAULT))
+        due = time.monotonic() + DRAIN_S_MAX
+        try:
+            for consumer in subjects.consumers(partitions):
+                while await _waiting(bus, consumer):
+                    if time.monotonic() > due:
+                        return False
+                    await asyncio.sleep(0.1)
+        finally:
+            await bus.close()
+        return True
+
+    async def audit(self) -> dict[str, Any]:
+        """The totals of this run, read back from the streams."""
+        arguments = ["--since-ns", str(self.since_ns), "--json"]
+        out = await run_once("observer.audit", arguments, self.environ(), AUDIT_S_MAX)
+        result: dict[str, Any] = json.loads(out)
+        return result
+
+    async def close(self) -> None:
+        """Intake first, the broker last; within a group, all at once."""
+        order = (("simulator", "ingest"), ("portal", "observer", "analyze"), ("dispatch",), ("bots",), ("nats-server",))
+        for names in order:
+            await asyncio.gather(*(child.stop() for child in self.children if child.name in names))
+
+
+async def _waiting(bus: Bus, consumer: subjects.Consumer) -> int:
+    try:
+        info = await bus.consumer_info(consumer.stream, consumer.name)
+    except (Unavailable, BusError):
+        return 1
+    return int(info["num_pending"]) + int(info["num_ack_pending"])
+
+
+@contextlib.contextmanager
+def _only_one(data_dir: Path) -> Iterator[None]:
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StartError(f"another mintline runs in {data_dir}; choose another --data-dir") from None
+        yield
+
+
+async def _totals(up: Up) -> dict[str, int]:
+    """The line's counts as the broker has them."""
+    status, body = await fetch(f"{up.endpoints['nats_monitor']}/jsz?streams=1", 2.0)
+    if status != 200:
+        return {}
+    accounts = json.loads(body).get("account_details", [])
+    streams = accounts[0].get("stream_detail", []) if accounts else []
+    return {s["name"]: int(s["state"]["messages"]) for s in streams if not s["name"].startswith("KV_")}
+
+
+def _table(up: Up, totals: Mapping[str, int], link: str) -> Table:
+    minutes, seconds = divmod((time.time_ns() - up.since_ns) // 1_000_000_000, 60)
+    table = Table(title=f"mintline, up for {minutes}:{seconds:02d}", caption=f"Admin, once: {link}\nCtrl-C stops")
+    for name in ("TOKENS", "DECISIONS", "SIGNALS", "FILLS", "DEAD"):
+        table.add_column(name, justify="right", min_width=10)
+    table.add_row(*(f"{totals.get(name, 0):,}" for name in ("TOKENS", "DECISIONS", "SIGNALS", "FILLS", "DEAD")))
+    return table
+
+
+async def _watch(up: Up, console: Console, link: str) -> None:
+    """Show the counts until asked to stop or the time is over."""
+    options = up.options
+    due = time.monotonic() + options.for_s if options.for_s else None
+    quiet = options.as_json or options.logs
+    totals: dict[str, int] = {}
+    live: contextlib.AbstractContextManager[Live | None] = contextlib.nullcontext()
+    if console.is_terminal and not quiet:
+        live = Live(_table(up, totals, link), console=console, auto_refresh=False)
+    with live as shown:
+        spoken = time.monotonic()
+        while not up.stop.is_set() and (due is None or time.monotonic() < due):
+            with contextlib.suppress(TimeoutError):
+                left = STATUS_INTERVAL_S if due is None else min(STATUS_INTERVAL_S, max(0.0, due - time.monotonic()))
+                await asyncio.wait_for(up.stop.wait(), left)
+            with contextlib.suppress(OSError, TimeoutError, ValueError):
+                totals = await _totals(up)
+            if shown is not None:
+                shown.update(_table(up, totals, link), refresh=True)
+            elif not quiet and time.monotonic() - spoken > PLAIN_STATUS_INTERVAL_S:
+                spoken = time.monotonic()
+                console.print(" ".join(f"{name}={count}" for name, count in totals.items()), highlight=False)
+
+
+async def _run(options: Options) -> dict[str, Any] | None:
+    up = Up(options)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, up.stop.set)
+    console = Console(stderr=options.as_json)
+    try:
+        with console.status("starting the broker and six processes …"):
+            await up.start()
+            link = await up.admin_link()
+        console.print(f"dashboard  {up.endpoints['portal']}/admin", highlight=False)
+        console.print(f"admin link (works once)  {link}", highlight=False, soft_wrap=True)
+        console.print(f"broker     {up.endpoints['nats']}   endpoints  {options.data_dir / 'endpoints.json'}")
+        await _watch(up, console, link)
+        if not options.for_s:
+            return None
+        with console.status("stopping the intake and reading the streams back …"):
+            drained = await up.drained()
+            return {"drained": drained, **await up.audit()}
+    finally:
+        await up.close()
+
+
+def cli(
+    *,
+    demo: bool = False,
+    users: int = DEMO_USERS,
+    bots: Path | None = None,
+    feed: str = "",
+    data_dir: Path | None = None,
+    for_: Annotated[float, Parameter(name="--for")] = 0,
+    json: bool = False,
+    logs: bool = False,
+    speed: float = 1.0,
+    seed: int = 1,
+) -> None:
+    """Run everything on this machine: the embedded broker and six processes, restarted when they die.
+
+    Parameters
+    ----------
+    demo
+        A simulated market (unless --feed is given) and demo users with running paper bots.
+    users
+        How many demo users.
+    bots
+        Users from a file instead, a JSON line each: {"user": "1", "config": {...}}.
+    feed
+        Address of the feed; PumpPortal's if neither this nor --demo is given.
+    data_dir
+        Where streams, logs and endpoints.json lie; data, or data/demo with --demo.
+    for_
+        Stop in good order after this many seconds, read the streams back and print the totals.
+    json
+        Print one JSON object at the end instead of a live view.
+    logs
+        Show the processes' logs here instead of writing them to files.
+    speed
+        How fast the simulated market's time runs.
+    seed
+        Which simulated market.
+    """
+    if users < 1 or users > 100_000:
+        _fail("--users: from 1 to 100000", 2)
+    if bots is not None and not bots.is_file():
+        _fail(f"--bots: there is no file {bots}", 2)
+    options = Options(
+        demo=demo, users=users, bots=bots, feed=feed, for_s=for_, as_json=json, logs=logs, speed=speed, seed=seed,
+        data_dir=(data_dir or Path("data/demo" if demo else "data")).resolve(),
+    )  # fmt: skip
+    try:
+        with _only_one(options.data_dir):
+            result = asyncio.run(_run(options))
+    except (StartError, Unavailable, BusError, TimeoutError) as error:
+        _fail(str(error) or type(error).__name__, 1)
+    if result is not None:
+        _show(result, json)
+        if result["lost"] or result["doubled"] or not result["drained"]:
+            sys.exit(1)
+
+
+def _show(result: Mapping[str, Any], as_json: bool) -> None:
+    text = msgspec.json.encode(result).decode()
+    print(text if as_json else "\n".join(f"{name:>10}  {value}" for name, value in result.items()))  # noqa: T201
+
+
+def _fail(sentence: str, status: int) -> None:
+    print(f"mintline up: {sentence}", file=sys.stderr)  # noqa: T201
+    sys.exit(status)

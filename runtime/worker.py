@@ -1,0 +1,208 @@
+"""The one loop around a synchronous `decide`: take, decide, append, acknowledge; and what to do when that is cut short.
+
+A stage reads one durable consumer and is the only writer of its output stream. Whatever interrupts it (a kill, a lost
+connection, a second process that wrote), it starts again the same way: reset the consumer to its floor, read which
+outputs of messages behind the floor are stored already, and leave those out while working through them again. Each
+batch expects the stream's last sequence, so a writer with an old view is refused instead of doubling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import traceback
+from collections.abc import Sequence
+from typing import Protocol
+
+from runtime import telemetry, wire
+from runtime.bus import Bus, Unavailable, WrongSequence
+from runtime.process import Process
+from runtime.readers import DurableReader, Interrupted, message_after, read
+from runtime.wire import In, Out
+from schemas.codec import encode
+from schemas.events import DeadLetter
+from schemas.subjects import dead_subject
+
+TAKE_MESSAGES_MAX = 500
+GROUP_OUTPUTS_MAX = 4 * wire.BATCH_MESSAGES_MAX
+RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
+
+# Outputs are stored after the message that they come from, by the same server; its clock may have been set meanwhile.
+CLOCK_MARGIN_NS = 10 * 1_000_000_000
+
+FIGURES = {
+    "messages_in_total": "Messages taken from the stage's stream",
+    "messages_out_total": "Messages stored in the stage's output stream",
+    "messages_repeated_total": "Messages that were delivered again after an interruption",
+    "outputs_known_total": "Outputs left out because the stream held them already",
+    "dead_letters_total": "Messages that could not be processed, by reason's kind",
+    "interruptions_total": "Times that the stage started again, by kind",
+}
+
+
+class Stage(Protocol):
+    """What a service decides. All of it is called from one task."""
+
+    output: str  # name of the output stream
+
+    async def rebuild(self, floor: int) -> None:
+        """Once, at the start: make the state that the messages up to `floor` led to."""
+
+    def decide(self, message: In) -> Sequence[Out]:
+        """A message's outputs, each with its id. Raises for a message that cannot be processed."""
+
+    def output_id(self, message: In) -> str:
+        """The id of a stored output."""
+
+    async def settled(self) -> None:
+        """After each group: what it led to is stored."""
+
+
+class Worker:
+    """Runs a stage until the process is asked to stop."""
+
+    def __init__(self, process: Process, reader: DurableReader, stage: Stage) -> None:
+        self._process = process
+        self._bus: Bus = process.bus
+        self._reader = reader
+        self._stage = stage
+        self._built = False
+        self._through = 0  # decided up to this input sequence
+        self._unstored: list[Out] = []  # decided, not known to be stored
+        self._last_taken: In | None = None
+        self._stored: set[str] = set()  # ids of stored outputs of messages behind the floor
+        self._stored_until = 0  # messages behind this one cannot have stored outputs
+        self._output_last = 0
+
+    async def run(self) -> None:
+        process, delay_s = self._process, RETRY_S_MIN
+        while not process.stop.is_set():
+            try:
+                await self._start()
+                process.ready(True)
+                while not process.stop.is_set():
+                    await self._step()
+                    delay_s = RETRY_S_MIN
+            except (Interrupted, Unavailable, WrongSequence) as error:
+                process.ready(False)
+                process.figures.add("interruptions_total", kind=type(error).__name__)
+                process.log.warning("interrupted", reason=f"{type(error).__name__}: {error}")
+                await process.pause(delay_s)
+                delay_s = min(RETRY_S_MAX, 2 * delay_s)
+        await self._reader.close()
+
+    async def _start(self) -> None:
+        await self._wait_connected()
+        floor = await self._reader.start()
+        if not self._built:
+            await self._stage.rebuild(floor)
+            self._through = floor
+            self._built = True
+        self._stored_until = await self._last_sequence(self._reader.consumer.stream)
+        self._stored = await self._read_back(floor)
+        self._output_last = await self._last_sequence(self._stage.output)
+
+    async def _last_sequence(self, stream: str) -> int:
+        return int((await self._bus.stream_info(stream))["state"]["last_seq"])
+
+    async def _wait_connected(self) -> None:
+        while not self._bus.connected and not self._process.stop.is_set():
+            await self._process.pause(RETRY_S_MIN)
+
+    async def _read_back(self, floor: int) -> set[str]:
+        """Ids of the stored outputs of messages behind the floor (and of some before it, which do no harm)."""
+        first = await message_after(self._bus, self._reader.consumer.stream, floor, self._reader.consumer.subject)
+        if first is None:
+            return set()
+        stored = await read(self._bus, self._stage.output, since_ns=first.at_ns - CLOCK_MARGIN_NS)
+        return {self._stage.output_id(message) for message in stored}
+
+    async def _step(self) -> None:
+        process = self._process
+        self._reader.ready.clear()
+        messages = self._reader.take(TAKE_MESSAGES_MAX)
+        if not messages and not self._unstored:
+            await first_of(self._reader.ready, process.stop)
+            return
+        started_s = asyncio.get_running_loop().time()
+        for message in messages:
+            await self._decide(message)
+            if len(self._unstored) >= GROUP_OUTPUTS_MAX:
+                await self._store(message)
+        if self._last_taken is not None:
+            await self._store(self._last_taken)
+        await self._stage.settled()
+        process.metrics.stage.labels(process.service).observe(asyncio.get_running_loop().time() - started_s)
+
+    async def _decide(self, message: In) -> None:
+        figures = self._process.figures
+        figures.add("messages_in_total")
+        self._last_taken = message
+        if message.sequence <= self._through:
+            figures.add("messages_repeated_total")
+            return
+        try:
+            outputs = self._stage.decide(message)
+        except Exception as error:
+            await self._bury(message, error)
+            outputs = ()
+        self._through = message.sequence
+        self._unstored.extend(outputs)
+
+    async def _store(self, last: In) -> None:
+        """Append what is decided and not stored, then acknowledge."""
+        if self._stored and self._unstored:
+            known = [output for output in self._unstored if output.id in self._stored]
+            if known:
+                self._process.figures.add("outputs_known_total", len(known))
+                self._unstored = [output for output in self._unstored if output.id not in self._stored]
+        while self._unstored:
+            chunk = self._unstored[: wire.BATCH_MESSAGES_MAX]
+            first = await self._bus.append(chunk, expect_last=self._output_last)
+            self._output_last = first + len(chunk) - 1
+            del self._unstored[: len(chunk)]
+            self._process.figures.add("messages_out_total", len(chunk))
+        if self._stored and self._through >= self._stored_until:
+            self._stored = set()
+        self._reader.acknowledge(last)
+
+    async def _bury(self, message: In, error: Exception) -> None:
+        kind = type(error).__name__
+        self._process.figures.add("dead_letters_total", kind=kind)
+        self._process.log.error(
+            "dead_letter", subject=message.subject, sequence=message.sequence, reason=f"{kind}: {error}",
+            trace="".join(traceback.format_exception(error))[-1000:] if not isinstance(error, ValueError) else None,
+        )  # fmt: skip
+        consumer = self._reader.consumer
+        await bury(self._bus, consumer.stream, consumer.name, message, f"{kind}: {error}")
+
+
+async def bury(bus: Bus, stream: str, consumer: str, message: In, reason: str) -> None:
+    """Keep a message that cannot be processed in DEAD, whole. Raises Unavailable: then it is not settled."""
+    letter = dead_letter(f"{stream}:{consumer}:{message.sequence}", stream, message.subject, message.sequence,
+                         message.data, reason, telemetry.now_ns())  # fmt: skip
+    await bus.publish(dead_subject(stream, consumer), encode(letter), message_id=letter.id)
+
+
+def dead_letter(
+    letter_id: str, source: str, subject: str, sequence: int, data: bytes, reason: str, at_ns: int
+) -> DeadLetter:
+    """`data` whole: as text where it is UTF-8, else in base64."""
+    try:
+        payload, encoding = data.decode(), "utf-8"
+    except UnicodeDecodeError:
+        payload, encoding = base64.b64encode(data).decode(), "base64"
+    return DeadLetter(
+        id=letter_id, source=source, subject=subject, sequence=sequence, reason=reason[:1000],
+        payload=payload, encoding=encoding, at_ns=at_ns,
+    )  # fmt: skip
+
+
+async def first_of(*events: asyncio.Event) -> None:
+    """Wait for any of the events."""
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

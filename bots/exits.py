@@ -100,7 +100,7 @@ def _ladder(position: Position, rule: Ladder, value_lamports: int) -> Exit | Non
 
 
 def _trailing(position: Position, rule: TrailingStop, value_lamports: int) -> Exit | None:
-    peak = max(position.peak_lamports, value_lamports)
+    peak = position.peak_lamports  # a value above it is neither fallen nor, before it is marked, an arming one
     if not _reaches(position, peak, rule.arm_bps):
         return None
     fallen = value_lamports * BPS <= peak * (BPS - rule.trail_bps)

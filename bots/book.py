@@ -22,6 +22,8 @@ from bots.prices import Price, Prices
 from schemas.config import BotConfig, BotWanted, ConfigError, Terms, Wanted, terms
 from schemas.events import Append, Entry, FeedGap, Signal, Strategy, TokenEvent
 
+_NEVER_NS = 2**63 - 1
+
 # Exits of a position whose user has no configuration any more follow the defaults.
 _DEFAULT_TERMS = terms(BotConfig(strategy=Strategy.SNIPER))
 
@@ -64,7 +66,8 @@ class Book:
         self._accounts: dict[str, Account] = {}
         self._terms: dict[str, tuple[Terms, bool]] = {}  # and whether the bot is wanted running
         self._holders: dict[str, set[str]] = {}
-        self._due: list[tuple[int, str, str]] = []  # (when, user, mint), a heap; may hold entries of closed positions
+        self._due: list[tuple[int, str, str]] = []  # (when, user, mint), a heap; entries not in _due_at are void
+        self._due_at: dict[tuple[str, str], int] = {}  # the one entry of each position that counts
 
     # What is known
 
@@ -175,7 +178,7 @@ class Book:
             self._reindex(user, held)
             for mint in account.positions:
                 # The price that asked for an exit does not come again: look at each position at once.
-                heapq.heappush(self._due, (group.now_ns, user, mint))
+                self._due_by(user, mint, group.now_ns)
         group.before.clear()
 
     def _on_price(self, group: Group, mint: str, price: Price) -> None:
@@ -183,14 +186,15 @@ class Book:
             entries = bot.on_price(self._accounts[user], mint, self._rules(user), price, group.now_ns)
             if entries:
                 self._take(group, user, entries)
+            self._schedule(user, mint)
 
     def _on_time(self, group: Group) -> None:
         while self._due and self._due[0][0] <= group.now_ns:
-            _, user, mint = heapq.heappop(self._due)
-            account = self._accounts.get(user)
-            if account is None or mint not in account.positions:
+            due_ns, user, mint = heapq.heappop(self._due)
+            if self._due_at.get((user, mint)) != due_ns:
                 continue
-            entries = bot.on_time(account, mint, self._rules(user), self.prices.get(mint), group.now_ns)
+            del self._due_at[user, mint]
+            entries = bot.on_time(self._accounts[user], mint, self._rules(user), self.prices.get(mint), group.now_ns)
             if entries:
                 self._take(group, user, entries)
             self._schedule(user, mint, not_before_ns=group.now_ns + exits.RETRY_NS)
@@ -231,20 +235,23 @@ class Book:
             if not holders:
                 del self._holders[mint]
                 self.prices.release(mint)
+            self._due_at.pop((user, mint), None)
         for mint in now - before:
             self._holders.setdefault(mint, set()).add(user)
             self.prices.hold(mint)
-        for mint in now:
-            if mint not in before:
-                self._schedule(user, mint)
+            self._schedule(user, mint)
 
     def _schedule(self, user: str, mint: str, not_before_ns: int = 0) -> None:
-        account = self._accounts.get(user)
-        if account is None:
-            return
+        account = self._accounts[user]
         due_ns = bot.next_deadline_ns(account, mint, self._rules(user), self.prices.get(mint))
         if due_ns is not None:
-            heapq.heappush(self._due, (max(due_ns, not_before_ns), user, mint))
+            self._due_by(user, mint, max(due_ns, not_before_ns))
+
+    def _due_by(self, user: str, mint: str, due_ns: int) -> None:
+        """Look at the position at this time or earlier. A later deadline finds its place when the earlier comes."""
+        if due_ns < self._due_at.get((user, mint), _NEVER_NS):
+            self._due_at[user, mint] = due_ns
+            heapq.heappush(self._due, (due_ns, user, mint))
 
 
 def _copy(account: Account) -> Account:

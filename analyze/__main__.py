@@ -1,0 +1,151 @@
+"""analyze: `tokens.>` in order -> the one analysis of each token -> `decisions.<strategy>.<mint>`; scores, watches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from analyze.analysis import HORIZON_NS, Analysis
+from runtime import buckets, telemetry, wire
+from runtime.bus import Unavailable
+from runtime.process import Process, run
+from runtime.readers import DurableReader, Follower, message_after
+from runtime.settings import Settings
+from runtime.wire import In, Out
+from runtime.worker import FIGURES as WORKER_FIGURES
+from runtime.worker import Worker
+from schemas import subjects
+from schemas.codec import Decoder, MalformedEvent, encode
+from schemas.events import TokenCreated, TokenEvent, Watch
+
+WRITE_INTERVAL_S = 0.25
+
+FIGURES = {
+    **WORKER_FIGURES,
+    "tokens_analyzed_total": "Tokens whose analysis was opened",
+    "decisions_total": "Decisions, by strategy",
+    "not_scored_total": "Times that a strategy gave no score, by strategy and reason",
+    "tokens_open": "Tokens with an open analysis",
+    "rebuilt_total": "Messages read back at the start to rebuild the analysis",
+    "scores_written_total": "Scores written to the bucket",
+}
+
+
+class AnalyzeSettings(Settings, frozen=True, kw_only=True):
+    """Nothing yet that only analyze needs."""
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+_event: Decoder[TokenEvent] = Decoder(TokenEvent)
+_id: Decoder[_Id] = Decoder(_Id)
+
+
+class Analyzing:
+    """The stage: token events in, decisions out."""
+
+    output = "DECISIONS"
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._analysis = Analysis()
+        self._scores: dict[str, bytes] = {}  # newest only, until written
+        self._watches: dict[str, int] = {}
+
+    async def rebuild(self, floor: int) -> None:
+        """Feed the last horizon before the floor again and drop its decisions: they were published."""
+        bus = self._process.bus
+        last = await message_after(bus, "TOKENS", floor - 1) if floor else None
+        if last is None:
+            return
+        follower = Follower(bus, "TOKENS", "tokens.>", since_ns=last.at_ns - HORIZON_NS)
+        try:
+            while not follower.caught_up:
+                for message in await follower.wait():
+                    if message.sequence > floor:
+                        return
+                    self._feed_again(message)
+        finally:
+            await follower.close()
+            self._analysis.take_scores()
+            self._note_watches()
+
+    def _feed_again(self, message: In) -> None:
+        self._process.figures.add("rebuilt_total")
+        try:
+            self._analysis.feed(_event(message.data))
+        except Exception as error:  # it was buried when it came first
+            self._process.log.debug("rebuild_skipped", sequence=message.sequence, reason=str(error))
+
+    def decide(self, message: In) -> Sequence[Out]:
+        event = _event(message.data)
+        figures = self._process.figures
+        if isinstance(event, TokenCreated):
+            figures.add("tokens_analyzed_total")
+        outputs = []
+        for decision in self._analysis.feed(event):
+            figures.add("decisions_total", strategy=decision.strategy)
+            self._process.log.info(
+                "decision", strategy=str(decision.strategy), mint=decision.mint, score=decision.score,
+                risk=decision.risk, reasons=decision.reasons[:4], trace=decision.id[:32],
+            )  # fmt: skip
+            subject = subjects.decision_subject(decision.strategy, decision.mint)
+            outputs.append(Out(subject, encode(decision), wire.trace_headers(decision.id), None, decision.id))
+        return outputs
+
+    def output_id(self, message: In) -> str:
+        try:
+            return _id(message.data).id
+        except MalformedEvent:
+            return ""  # somebody else's: not ours to leave out
+
+    async def settled(self) -> None:
+        for score in self._analysis.take_scores():
+            self._scores[score.mint] = encode(score)
+        self._note_watches()
+        self._process.figures.put("tokens_open", self._analysis.open_count)
+
+    def _note_watches(self) -> None:
+        self._watches.update(self._analysis.take_watch_changes())
+
+    async def write(self) -> None:
+        """Keep the `scores` and `watch` buckets up to date, the newest of each only; behind the decisions' way."""
+        while True:
+            await asyncio.sleep(WRITE_INTERVAL_S)
+            scores, self._scores = self._scores, {}
+            watches, self._watches = self._watches, {}
+            try:
+                await buckets.put_many(self._process.bus, "scores", scores.items())
+                self._process.figures.add("scores_written_total", len(scores))
+                scores = {}
+                await buckets.put_many(self._process.bus, "watch", _entries(watches))
+            except Unavailable:
+                self._scores = {**scores, **self._scores}
+                self._watches = {**watches, **self._watches}
+
+
+def _entries(watches: dict[str, int]) -> list[tuple[str, bytes | None]]:
+    now_ns = telemetry.now_ns()
+    return [
+        (f"analyze.{mint}", encode(Watch(until_at_ns=until_ns)) if until_ns > now_ns else None)
+        for mint, until_ns in watches.items()
+    ]
+
+
+async def main(process: Process, settings: AnalyzeSettings) -> None:
+    stage = Analyzing(process)
+    process.spawn(stage.write(), "write-buckets")
+    await Worker(process, DurableReader(process.bus, subjects.ANALYZE), stage).run()
+
+
+def cli() -> None:
+    """Run the analyze process. Settings come from MINTLINE_… and MINTLINE_ANALYZE_… variables."""
+    run("analyze", main, AnalyzeSettings, FIGURES)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,120 @@
+"""dispatch: `decisions.>` -> the users whose bot wants it, by index -> `signals.<user>` in atomic batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from dispatch.fanout import fanout
+from dispatch.preferences import Preferences
+from runtime import buckets, telemetry, wire
+from runtime.process import Process, run
+from runtime.readers import DurableReader
+from runtime.settings import Seconds, Settings
+from runtime.wire import In, Out
+from runtime.worker import FIGURES as WORKER_FIGURES
+from runtime.worker import Worker
+from schemas import subjects
+from schemas.codec import Decoder, MalformedEvent
+from schemas.config import BotWanted
+from schemas.events import Decision, signal_id
+
+FIGURES = {
+    **WORKER_FIGURES,
+    "decisions_total": "Decisions matched, by strategy",
+    "unmatched_total": "Decisions that no user's bot wanted",
+    "users": "Users whose running bot is in the index",
+    "configs_refused_total": "Configurations in the bucket that cannot be used",
+}
+
+
+class DispatchSettings(Settings, frozen=True, kw_only=True):
+    """signal_ttl_s: how long after its decision a signal may be acted upon."""
+
+    signal_ttl_s: Seconds = 30.0
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+_decision: Decoder[Decision] = Decoder(Decision)
+_wanted: Decoder[BotWanted] = Decoder(BotWanted)
+_id: Decoder[_Id] = Decoder(_Id)
+
+
+class Dispatching:
+    """The stage: decisions in, signals out."""
+
+    output = "SIGNALS"
+
+    def __init__(self, process: Process, settings: DispatchSettings) -> None:
+        self._process = process
+        self._ttl_ns = int(settings.signal_ttl_s * 1e9)
+        self._preferences = Preferences()
+        self._configs = buckets.follow(process.bus, "bots")
+
+    async def follow_configs(self) -> None:
+        while True:
+            for message in await self._configs.more():
+                self._configure(buckets.change(message))
+
+    async def rebuild(self, floor: int) -> None:
+        """Nothing is folded from decisions; but who wants what must be known before the first one."""
+        while not self._configs.caught_up and not self._process.stop.is_set():
+            await self._process.pause(0.01)
+
+    def decide(self, message: In) -> Sequence[Out]:
+        decision = _decision(message.data)
+        users = self._preferences.match(decision)
+        self._process.figures.add("decisions_total", strategy=decision.strategy)
+        if not users:
+            self._process.figures.add("unmatched_total")
+            return ()
+        headers = wire.trace_headers(decision.id)
+        return [
+            Out(subject, data, headers, None, signal_id(decision.id, user))
+            for user, (subject, data) in zip(
+                users, fanout(decision, users, self._preferences.revision, self._ttl_ns), strict=True
+            )
+        ]
+
+    def output_id(self, message: In) -> str:
+        try:
+            return _id(message.data).id
+        except MalformedEvent:
+            return ""  # somebody else's: not ours to leave out
+
+    async def settled(self) -> None:
+        return
+
+    def _configure(self, change: buckets.Change) -> None:
+        wanted = None
+        try:
+            wanted = None if change.data is None else _wanted(change.data)
+        except MalformedEvent as error:
+            self._refused(change.key, str(error))
+        problem = self._preferences.apply(change.key, wanted, change.revision)
+        if problem is not None:
+            self._refused(change.key, problem)
+        self._process.figures.put("users", len(self._preferences))
+
+    def _refused(self, user: str, reason: str) -> None:
+        self._process.figures.add("configs_refused_total")
+        self._process.log.error("config_refused", user=user, reason=reason)
+
+
+async def main(process: Process, settings: DispatchSettings) -> None:
+    stage = Dispatching(process, settings)
+    process.spawn(stage.follow_configs(), "follow-configs")
+    await Worker(process, DurableReader(process.bus, subjects.DISPATCH), stage).run()
+
+
+def cli() -> None:
+    """Run the dispatch process. Settings come from MINTLINE_… and MINTLINE_DISPATCH_… variables."""
+    run("dispatch", main, DispatchSettings, FIGURES)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,72 @@
+"""portal: people's requests -> `observer.*` and the `sessions` bucket -> pages and JSON."""
+
+from __future__ import annotations
+
+from portal import access
+from portal.admin import Admin
+from portal.store import Store
+from runtime import web
+from runtime.process import Process, run
+from runtime.settings import Port, Settings, SettingsError
+
+FIGURES = {
+    "requests_total": "Requests answered, by class of HTTP status",
+    "refused_total": "Requests refused, by reason",
+    "links_total": "One-time links opened, by outcome",
+    "observer_silent_total": "Questions that observer did not answer in time",
+    "handler_errors_total": "Requests that failed through a fault of ours",
+}
+
+
+class PortalSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What only portal needs.
+
+    admin_token: what X-Admin-Token must say; "" leaves the one-time links as the only way in.
+    admin_allowed_ips: addresses and networks that may use the admin interface, separated by commas.
+    behind_tls: a proxy in front speaks TLS; cookies are bound to it then.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 5001
+    admin_token: str = ""
+    admin_allowed_ips: str = access.ALLOWED_IPS_DEFAULT
+    behind_tls: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            access.parse_networks(self.admin_allowed_ips)
+        except ValueError as error:
+            raise SettingsError(f"MINTLINE_PORTAL_ADMIN_ALLOWED_IPS: {error}") from None
+
+
+async def main(process: Process, settings: PortalSettings) -> None:
+    admin = Admin(
+        process.bus,
+        Store(process.bus),
+        process.figures,
+        process.log,
+        token=settings.admin_token,
+        networks=access.parse_networks(settings.admin_allowed_ips),
+        behind_tls=settings.behind_tls,
+        link_hint=f"python -m portal.link --base http://localhost:{settings.port}",
+    )
+
+    def on_error(path: str, error: BaseException) -> None:
+        process.figures.add("handler_errors_total")
+        process.log.error("handler_failed", path=path, reason=f"{type(error).__name__}: {error}")
+
+    server = await web.serve(admin.routes(), settings.host, settings.port, middleware=admin.guard, on_error=on_error)
+    process.log.info("listening", host=settings.host, port=server.port)
+    process.ready(True)
+    try:
+        await process.stop.wait()
+    finally:
+        await server.close()
+
+
+def cli() -> None:
+    run("portal", main, PortalSettings, FIGURES)
+
+
+if __name__ == "__main__":
+    cli()

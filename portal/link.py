@@ -1,0 +1,47 @@
+"""A one-time admin link: its code on stdout, for whoever may reach the broker. `mintline up` prints it at start."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+
+from portal.access import Role
+from portal.store import Store
+from runtime.bus import Bus, BusError, Unavailable
+from runtime.settings import Common, SettingsError, load_common
+
+CONNECT_S_MAX = 10.0
+
+
+async def issue(common: Common) -> str:
+    """A new link's code. Raises Unavailable, BusError, TimeoutError."""
+    bus = Bus(lambda event, **fields: None)
+    try:
+        await asyncio.wait_for(bus.open(common, "mintline-link"), CONNECT_S_MAX)
+        return await Store(bus).add_link(Role.ADMIN)
+    finally:
+        await bus.close()
+
+
+def cli() -> None:
+    parser = argparse.ArgumentParser(prog="python -m portal.link", description="Print a one-time admin link's code.")
+    parser.add_argument("--base", default="", help="the portal's address; prints the whole link")
+    base = parser.parse_args().base.rstrip("/")
+    try:
+        code = asyncio.run(issue(load_common(os.environ)))
+    except SettingsError as error:
+        _fail(str(error), 2)
+    except (Unavailable, BusError, TimeoutError, OSError) as error:
+        _fail(str(error) or "the broker does not answer (MINTLINE_NATS_URL)", 1)
+    sys.stdout.write(f"{base}/admin/enter?code={code}\n" if base else f"{code}\n")
+
+
+def _fail(sentence: str, status: int) -> None:
+    sys.stderr.write(f"mintline link: {sentence}\n")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    cli()

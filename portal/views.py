@@ -1,0 +1,220 @@
+"""observer's JSON -> what the admin page shows, in words; `static/admin.js` says the same in the browser.
+
+Numbers may be missing (None): a screen shows a dash then, never a zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+PER_PAGE = 20
+NEAR_LIMIT = 0.8  # a value above this share of its limit is amber
+SECONDS_MAX = 120  # longer times are told in minutes, hours, days
+DASH = "\N{EN DASH}"
+
+TILES = (
+    ("active_bots", "Active bots"),
+    ("tokens_received", "Tokens received"),
+    ("tokens_per_minute", "Tokens a minute"),
+    ("tokens_analyzed", "Tokens analysed"),
+    ("signals_sent", "Signals sent"),
+    ("fills", "Fills"),
+    ("refused", "Refused"),
+)
+
+# One stage of the line: its stream, what works through it, and what a message in it is.
+LINE = (
+    ("TOKENS", "analyze", "creations, trades, migrations"),
+    ("DECISIONS", "dispatch", "one analysis each"),
+    ("SIGNALS", "bots", "one a user"),
+    ("FILLS", None, "ledger lines"),
+)
+
+_LABELS = {"feed_running": "Feed", "feed_silence": "Feed silence", "cpu": "CPU"}
+
+_WORDS = {"good": ": ok", "warning": ": near its limit", "bad": ": not ok"}
+
+Json = Mapping[str, Any]
+
+
+class Tile(msgspec.Struct, frozen=True):
+    name: str
+    label: str
+    text: str
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A stream in the line. lag: None for the last one, which nobody works through."""
+
+    name: str
+    hint: str
+    stored: str
+    kept: str
+    reader: str | None
+    lag: str | None
+
+
+class CheckRow(msgspec.Struct, frozen=True):
+    """tone: good, warning or bad, and word says so to those who see no colour. share: of its limit, percent, for the
+    bar; None where there is nothing to draw."""
+
+    name: str
+    label: str
+    tone: str
+    word: str
+    value: str
+    limit: str
+    share: int | None
+    since: str
+
+
+class ProcessRow(msgspec.Struct, frozen=True):
+    key: str
+    service: str
+    instance: str
+    tone: str
+    state: str
+    uptime: str
+    heard: str
+    figures: tuple[tuple[str, str], ...]
+
+
+class BotRow(msgspec.Struct, frozen=True):
+    user: str
+    signals: str
+    uptime: str
+
+
+class Screen(msgspec.Struct, frozen=True, kw_only=True):
+    """status: healthy, degraded, unhealthy, or unreachable while observer does not answer."""
+
+    status: str
+    updated: str
+    capacity: str
+    tiles: tuple[Tile, ...]
+    line: tuple[Node, ...]
+    checks: tuple[CheckRow, ...]
+    processes: tuple[ProcessRow, ...]
+    bots: tuple[BotRow, ...]
+    page: int
+    pages: int
+
+
+def screen(stats_answer: Json | None, health_answer: Json | None, page: int) -> Screen:
+    """None: observer did not answer."""
+    stats = stats_answer["stats"] if stats_answer is not None else {}
+    active = stats.get("active_bots")
+    reached = stats_answer is not None and health_answer is not None
+    streams = {stream["name"]: stream for stream in stats.get("streams", ())}
+    return Screen(
+        status=health_answer["status"] if reached and health_answer is not None else "unreachable",
+        updated=stats_answer["timestamp"][11:19] + " UTC" if stats_answer is not None else DASH,
+        capacity=number(stats.get("max_capacity")),
+        tiles=_tiles(stats, streams),
+        line=tuple(_node(name, reader, hint, streams.get(name)) for name, reader, hint in LINE),
+        checks=tuple(_check(name, check) for name, check in health_answer["checks"].items()) if health_answer else (),
+        processes=tuple(_process(process) for process in stats.get("processes", ())),
+        bots=tuple(_bot(bot) for bot in stats.get("engine_stats", {}).get("bots", ())),
+        page=page,
+        pages=max(1, -(-(active or 0) // PER_PAGE)),
+    )
+
+
+def number(value: int | float | None) -> str:
+    if value is None:
+        return DASH
+    return f"{value:,}"
+
+
+def duration(seconds: float | None) -> str:
+    """Two units at most: `duration(7500) == "2 h 5 min"`."""
+    if seconds is None:
+        return DASH
+    whole = int(seconds)
+    for size, unit, smaller, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit} {rest} {name}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
+def measure(value: bool | int | float | None, unit: str) -> str:
+    """A check's value or limit in words."""
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return unit if value else f"not {unit}"
+    if unit == "s" and value >= SECONDS_MAX:
+        return duration(value)
+    return f"{value:,.0f} {unit}" if unit == "messages" else f"{value:g} {unit}"
+
+
+def tone(check: Json) -> str:
+    share = _share(check)
+    if not check["ok"]:
+        return "bad"
+    return "warning" if share is not None and share > 100 * NEAR_LIMIT else "good"
+
+
+def label(name: str) -> str:
+    """`lag_bots` -> "Bots lag", `process_bots` -> "Process bots", `memory` -> "Memory"."""
+    if name in _LABELS:
+        return _LABELS[name]
+    kind, _, rest = name.partition("_")
+    text = f"{rest} lag" if kind == "lag" and rest else name.replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def _tiles(stats: Json, streams: Mapping[str, Json]) -> tuple[Tile, ...]:
+    ledger = streams.get("FILLS", {}).get("contents", {})
+    values: dict[str, Any] = {**stats.get("feed_stats", {}), **stats.get("engine_stats", {}), **ledger}
+    return tuple(Tile(name, text, number(values.get(name))) for name, text in TILES)
+
+
+def _node(name: str, reader: str | None, hint: str, stream: Json | None) -> Node:
+    if stream is None:
+        return Node(name, hint, DASH, DASH, reader, DASH if reader else None)
+    return Node(
+        name,
+        hint,
+        number(stream["stored"]),
+        number(stream["messages"]),
+        reader,
+        number(stream["lag"]) if reader else None,
+    )
+
+
+def _share(check: Json) -> int | None:
+    value, limit = check["value"], check["limit"]
+    if value is None or isinstance(limit, bool) or not limit:
+        return None
+    return int(min(100, round(100 * value / limit)))
+
+
+def _check(name: str, check: Json) -> CheckRow:
+    limit = "" if isinstance(check["limit"], bool) else f"of {measure(check['limit'], check['unit'])}"
+    value, look = measure(check["value"], check["unit"]), tone(check)
+    return CheckRow(name, label(name), look, _WORDS[look], value, limit, _share(check), check["since"])
+
+
+def _process(process: Json) -> ProcessRow:
+    states = {(True, True): ("good", "ready"), (True, False): ("warning", "not ready")}
+    look, state = states.get((process["alive"], process["ready"]), ("bad", "silent"))
+    figures: Sequence[tuple[str, int]] = sorted(process["figures"].items())
+    return ProcessRow(
+        key=f"{process['service']}.{process['instance']}",
+        service=process["service"],
+        instance=process["instance"],
+        tone=look,
+        state=state,
+        uptime=duration(process["uptime_seconds"]),
+        heard=f"{process['silence_ms'] / 1000:.1f} s ago",
+        figures=tuple((name, number(value)) for name, value in figures),
+    )
+
+
+def _bot(bot: Json) -> BotRow:
+    return BotRow(bot["user_id"], number(bot["signals_received"]), duration(bot["uptime"]))

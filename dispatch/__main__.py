@@ -8,7 +8,7 @@ import msgspec
 
 from dispatch.fanout import fanout
 from dispatch.preferences import Preferences
-from runtime import buckets, telemetry, wire
+from runtime import buckets, wire
 from runtime.process import Process, run
 from runtime.readers import DurableReader
 from runtime.settings import Seconds, Settings
@@ -90,19 +90,18 @@ class Dispatching:
         return
 
     def _configure(self, change: buckets.Change) -> None:
-        wanted = None
+        preferences, user = self._preferences, change.key
         try:
             wanted = None if change.data is None else _wanted(change.data)
         except MalformedEvent as error:
-            self._refused(change.key, str(error))
-        problem = self._preferences.apply(change.key, wanted, change.revision)
+            preferences.refuse(user, str(error), change.revision)
+        else:
+            preferences.apply(user, wanted, change.revision)
+        problem = preferences.refused.get(user)
         if problem is not None:
-            self._refused(change.key, problem)
-        self._process.figures.put("users", len(self._preferences))
-
-    def _refused(self, user: str, reason: str) -> None:
-        self._process.figures.add("configs_refused_total")
-        self._process.log.error("config_refused", user=user, reason=reason)
+            self._process.figures.add("configs_refused_total")
+            self._process.log.error("config_refused", user=user, reason=problem)
+        self._process.figures.put("users", len(preferences))
 
 
 async def main(process: Process, settings: DispatchSettings) -> None:

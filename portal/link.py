@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import sys
@@ -25,23 +24,24 @@ async def issue(common: Common) -> str:
         await bus.close()
 
 
-def cli() -> None:
-    parser = argparse.ArgumentParser(prog="python -m portal.link", description="Print a one-time admin link's code.")
-    parser.add_argument("--base", default="", help="the portal's address; prints the whole link")
-    base = parser.parse_args().base.rstrip("/")
+def cli(*, base: str = "") -> None:
+    """Print a one-time admin link's code: whoever opens the link first is logged in as admin.
+
+    Parameters
+    ----------
+    base
+        The portal's address, e.g. http://localhost:5001; prints the whole link.
+    """
     try:
         code = asyncio.run(issue(load_common(os.environ)))
     except SettingsError as error:
         _fail(str(error), 2)
     except (Unavailable, BusError, TimeoutError, OSError) as error:
         _fail(str(error) or "the broker does not answer (MINTLINE_NATS_URL)", 1)
+    base = base.rstrip("/")
     sys.stdout.write(f"{base}/admin/enter?code={code}\n" if base else f"{code}\n")
 
 
 def _fail(sentence: str, status: int) -> None:
     sys.stderr.write(f"mintline link: {sentence}\n")
     sys.exit(status)
-
-
-if __name__ == "__main__":
-    cli()

@@ -25,7 +25,8 @@ COMMANDS = {
     "record": ("ingest.recorder:cli", "Keep the raw frames of a feed, a JSON line each."),
     "replay": ("observer.replay:cli", "Recorded frames through the same analysis and bots, without a broker."),
     "quote": ("bots.quote:cli", "The market mathematics on a file of vectors, a JSON line each."),
-    "audit": ("observer.audit:cli", "Read the streams back: is any signal lost or doubled?"),
+    "audit": ("observer.readback:cli", "Read the streams back: is any signal lost or doubled?"),
+    "link": ("portal.link:cli", "A one-time link that logs whoever opens it first in as admin."),
     "enrol": ("portal.enrol:cli", "Put bots into the `bots` bucket: of a file, or demo users."),
 }
 
@@ -38,3 +39,7 @@ for _name, (_entry, _sentence) in COMMANDS.items():
 def main() -> None:
     """Run one command. Exit status 0, 1 (it failed, with a sentence on stderr) or 2 (bad arguments or settings)."""
     app()
+
+
+if __name__ == "__main__":
+    main()

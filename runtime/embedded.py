@@ -6,6 +6,7 @@ The only module that starts processes.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import random
@@ -28,6 +29,9 @@ STOP_S_MAX = 6.0  # a process has 5 s after SIGTERM
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.2, 10.0
 STABLE_S = 30.0  # after this long alive, the next death starts from the shortest back-off again
 POLL_S = 0.05
+
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 BROKER_CONFIG = Path("nats") / "jetstream.conf"
 
@@ -100,6 +104,7 @@ class Child:
             stdout=self._out,
             stderr=self._out,
             start_new_session=True,
+            preexec_fn=_die_with_parent,
         )
 
     async def _care(self) -> None:
@@ -146,6 +151,12 @@ class Child:
             self._task.cancel()
 
 
+def _die_with_parent() -> None:
+    """In the child: be told to stop when the supervisor is killed, instead of living on without one (Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def broker_child(data_dir: Path, port: int, monitor_port: int, log: Logger) -> Child:
     """nats-server with the repository's configuration, its files under data_dir; it logs to data_dir/nats.log."""
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -156,10 +167,14 @@ def broker_child(data_dir: Path, port: int, monitor_port: int, log: Logger) -> C
     return Child("nats-server", command, {}, log, None)
 
 
-def python_child(
-    name: str, module: str, arguments: Sequence[str], env: Mapping[str, str], log: Logger, out: IO[bytes] | None
+MINTLINE = (sys.executable, "-P", "-m", "runtime.commands")
+
+
+def command_child(
+    name: str, arguments: Sequence[str], env: Mapping[str, str], log: Logger, out: IO[bytes] | None
 ) -> Child:
-    return Child(name, [sys.executable, "-P", "-m", module, *arguments], env, log, out)
+    """`mintline <arguments>` as a child."""
+    return Child(name, [*MINTLINE, *arguments], env, log, out)
 
 
 async def answers(url: str, within_s: float) -> bool:
@@ -177,19 +192,21 @@ async def answers(url: str, within_s: float) -> bool:
     return False
 
 
-async def run_once(module: str, arguments: Sequence[str], env: Mapping[str, str], within_s: float) -> bytes:
-    """Run a module to its end and return its stdout. Raises StartError with its stderr."""
+async def run_once(
+    arguments: Sequence[str], env: Mapping[str, str], within_s: float, good: Sequence[int] = (0,)
+) -> bytes:
+    """Run `mintline <arguments>` to its end and return its stdout. Raises StartError with its stderr."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", module, *arguments,
+        *MINTLINE, *arguments,
         env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
         out, err = await asyncio.wait_for(process.communicate(), within_s)
     except TimeoutError:
         process.kill()
-        raise StartError(f"{module} did not end within {within_s:g} s") from None
-    if process.returncode != 0:
-        raise StartError(f"{module}: {err.decode(errors='replace').strip()[-500:]}")
+        raise StartError(f"mintline {arguments[0]} did not end within {within_s:g} s") from None
+    if process.returncode not in good or not out:
+        raise StartError(err.decode(errors="replace").strip()[-500:] or f"mintline {arguments[0]} failed")
     return out
 
 

@@ -27,8 +27,8 @@ from runtime.embedded import (
     StartError,
     answers,
     broker_child,
+    command_child,
     free_port,
-    python_child,
     run_once,
     write_json,
 )
@@ -95,7 +95,7 @@ class Up:
             self.endpoints["feed"] = f"ws://127.0.0.1:{feed_port}/api/data"
             api_key = api_key or "demo"
             arguments = ["--port", str(feed_port), "--speed", str(options.speed), "--seed", str(options.seed)]
-            await self._start(self._python("simulator", "ingest.simulator", {}, *arguments))
+            await self._start(self._python("simulator", {}, "simulate", *arguments))
         await self._enrol()
         metrics = {service: free_port() for service in SERVICES}
         portal_port = free_port(PORTAL_PORT)
@@ -107,7 +107,7 @@ class Up:
             own["ingest"]["MINTLINE_INGEST_FEED_URL"] = self.endpoints["feed"]
         for service in SERVICES:
             env = self.environ(MINTLINE_HTTP_PORT=str(metrics[service]), **own.get(service, {}))
-            await self._start(self._python(service, service, env))
+            await self._start(self._python(service, env, service))
         self.endpoints["portal"] = f"http://localhost:{portal_port}"
         self.endpoints["observer"] = f"http://127.0.0.1:{metrics['observer']}"
         self.endpoints["metrics"] = {s: f"http://127.0.0.1:{port}/metrics" for s, port in metrics.items()}
@@ -126,12 +126,12 @@ class Up:
     def _log_path(self, name: str) -> Path:
         return self.options.data_dir / "logs" / f"{name}.log"
 
-    def _python(self, name: str, module: str, env: Mapping[str, str], *arguments: str) -> Child:
+    def _python(self, name: str, env: Mapping[str, str], *arguments: str) -> Child:
         out: IO[bytes] | None = None
         if not self.options.logs:
             self._log_path(name).parent.mkdir(parents=True, exist_ok=True)
             out = self._log_path(name).open("ab")
-        return python_child(name, module, arguments, env, self.log, out)
+        return command_child(name, arguments, env, self.log, out)
 
     async def _start(self, child: Child) -> None:
         child.on_restart = self.write_endpoints
@@ -141,14 +141,14 @@ class Up:
     async def _enrol(self) -> None:
         options = self.options
         if options.bots is not None:
-            await run_once("portal.enrol", ["--bots", str(options.bots)], self.environ(), START_S_MAX)
+            await run_once(["enrol", "--bots", str(options.bots)], self.environ(), START_S_MAX)
         elif options.demo:
-            await run_once("portal.enrol", ["--users", str(options.users)], self.environ(), START_S_MAX)
+            await run_once(["enrol", "--users", str(options.users)], self.environ(), START_S_MAX)
 
     async def admin_link(self) -> str:
         """An address that logs the first who opens it in as admin."""
-        out = await run_once("portal.link", [], self.environ(), START_S_MAX)
-        return f"{self.endpoints['portal']}/admin/enter?code={out.decode().strip()}"
+        arguments = ["link", "--base", self.endpoints["portal"]]
+        return (await run_once(arguments, self.environ(), START_S_MAX)).decode().strip()
 
     async def drained(self) -> bool:
         """Stop the intake, then wait until every stage has done what it was given."""
@@ -171,8 +171,8 @@ class Up:
 
     async def audit(self) -> dict[str, Any]:
         """The totals of this run, read back from the streams."""
-        arguments = ["--since-ns", str(self.since_ns), "--json"]
-        out = await run_once("observer.audit", arguments, self.environ(), AUDIT_S_MAX)
+        arguments = ["audit", "--since-ns", str(self.since_ns), "--json"]
+        out = await run_once(arguments, self.environ(), AUDIT_S_MAX, good=(0, 1))
         result: dict[str, Any] = json.loads(out)
         return result
 

@@ -1,0 +1,106 @@
+"""Who wants which decisions: the `bots` bucket folded into an index.
+
+A user's bot with strategy S and threshold T is entered once, under (S, T). A BUY decision addresses the thresholds in
+(previous_score, score], at most 101 entries of the index whatever the number of users. Nothing ever loops over all.
+
+A SELL addresses nobody yet: who holds a coin is known to the bots, not here. The seam is `match`; it needs an index by
+mint beside this one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from schemas.config import BotWanted, ConfigError, Wanted, terms
+from schemas.events import Decision, Side, Strategy
+from schemas.subjects import valid_user
+
+THRESHOLDS = 101  # 0 to 100
+
+
+class _Place(NamedTuple):
+    strategy: Strategy
+    threshold: int
+
+
+class Preferences:
+    """The index, and the newest revision of the bucket that is in it."""
+
+    def __init__(self) -> None:
+        self._revision = 0
+        self._places: dict[str, _Place] = {}
+        # By strategy and threshold: users, ascending. Sorted lists make the union below a merge of runs.
+        self._users: dict[Strategy, tuple[list[str], ...]] = {
+            strategy: tuple([] for _ in range(THRESHOLDS)) for strategy in Strategy
+        }
+        self._refused: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Users whose bot is to run."""
+        return len(self._places)
+
+    @property
+    def revision(self) -> int:
+        """The highest that was applied; 0 before the first."""
+        return self._revision
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Users whose entry in the bucket cannot be taken, and what is wrong with it, the field at fault first."""
+        return self._refused
+
+    def apply(self, user: str, wanted: BotWanted | None, revision: int) -> None:
+        """A change in the bucket; wanted: None where the key was deleted. One that cannot be taken is in `refused`.
+
+        Revisions count the whole bucket, and a follower delivers them in order: one that was applied changes nothing.
+        """
+        if revision <= self._revision:
+            return
+        self._revision = revision
+        self._remove(user)
+        self._refused.pop(user, None)
+        if wanted is None:
+            return
+        try:
+            place = _place(user, wanted)
+        except ConfigError as error:
+            self._refused[user] = str(error)
+            return
+        if wanted.wanted is Wanted.RUNNING:
+            self._places[user] = place
+            insort(self._users[place.strategy][place.threshold], user)
+
+    def refuse(self, user: str, problem: str, revision: int) -> None:
+        """A change in the bucket that cannot even be read: the user is left out, for this reason."""
+        if revision > self._revision:
+            self.apply(user, None, revision)
+            self._refused[user] = problem
+
+    def match(self, decision: Decision) -> list[str]:
+        """The users that a decision addresses, ascending."""
+        if decision.side is not Side.BUY:
+            return []
+        by_threshold = self._users[decision.strategy]
+        matched: list[str] = []
+        for users in by_threshold[max(0, decision.previous_score + 1) : decision.score + 1]:
+            matched += users
+        matched.sort()
+        return matched
+
+    def _remove(self, user: str) -> None:
+        place = self._places.pop(user, None)
+        if place is not None:
+            users = self._users[place.strategy][place.threshold]
+            del users[bisect_left(users, user)]
+
+
+def _place(user: str, wanted: BotWanted) -> _Place:
+    """Raises ConfigError. A user becomes part of a subject and of a JSON text, so it must be a valid one."""
+    if not valid_user(user):
+        raise ConfigError("user", f"{user[:80]!r} is no user id")
+    if wanted.user != user:
+        raise ConfigError("user", f"{wanted.user[:80]!r} under another user's key")
+    agreed = terms(wanted.config)
+    return _Place(agreed.strategy, agreed.threshold)

@@ -17,7 +17,7 @@ from typing import IO, Any
 import cyclopts
 
 from ingest.feed import URL_DEFAULT, Feed, FeedAddress, FeedOptions
-from ingest.recording import LINE_BYTES_MAX, format_line
+from ingest.recording import LINE_BYTES_MAX, LINE_HEAD, MalformedLine, format_line, parse_line
 from ingest.standalone import fail, run_until_stopped
 from schemas.events import FeedGap
 
@@ -26,7 +26,7 @@ STATUS_INTERVAL_S = 1.0
 
 
 class Recorder:
-    """Appends frames to a file. Raises OSError where it cannot be written."""
+    """Appends frames to a file. Raises OSError where it cannot be written, MalformedLine where it is no recording."""
 
     def __init__(self, out: Path) -> None:
         self._file: IO[bytes] = _open_whole(out)
@@ -89,15 +89,24 @@ async def _status(recorder: Recorder, feed: Feed, *, shows_status: bool) -> None
 
 
 def _open_whole(out: Path) -> IO[bytes]:
-    """Open for appending, without a torn last line."""
+    """Open for appending behind the last whole line. Raises MalformedLine for a file that is no recording."""
     file = out.open("a+b")
     size = file.seek(0, os.SEEK_END)
     start = max(0, size - LINE_BYTES_MAX)
     file.seek(start)
-    tail = file.read()
-    if tail and not tail.endswith(b"\n"):
-        file.truncate(start + tail.rfind(b"\n") + 1)
+    rest = file.read().rpartition(b"\n")[2]
     file.seek(0, os.SEEK_END)
+    if not rest:
+        return file
+    try:
+        parse_line(rest)
+    except MalformedLine:
+        if not rest.startswith(LINE_HEAD[: len(rest)]):
+            file.close()
+            raise
+        file.truncate(size - len(rest))
+    else:
+        file.write(b"\n")  # a whole line by somebody who ends none
     return file
 
 
@@ -129,6 +138,8 @@ def cli(*, out: Path, feed: str = URL_DEFAULT) -> None:
 
     try:
         run_until_stopped(work)
+    except MalformedLine:
+        fail(f"record: --out: {out} exists and is no recording", 2)
     except OSError as error:
         fail(f"record: {out}: {error.strerror}", 1)
     if recorder is not None:

@@ -13,6 +13,8 @@ from schemas.money import parse_amount
 
 # A frame of the largest size, each byte escaped, with its time; more is not a line of a recording.
 LINE_BYTES_MAX = 512 * 1024
+# How each of our lines begins.
+LINE_HEAD = b'{"t_wall": '
 _SECOND_NS = 1_000_000_000
 _NS_DECIMALS = 9
 
@@ -41,7 +43,7 @@ def format_line(raw: str | bytes, seen_at_ns: int) -> bytes:
     """A frame -> its line, newline included. What is not UTF-8 becomes U+FFFD: a recording is text."""
     text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw.encode("utf-8", "replace").decode()
     seconds, ns = divmod(seen_at_ns, _SECOND_NS)
-    return b'{"t_wall": %d.%09d, "raw": %b}\n' % (seconds, ns, _encode(text))
+    return b'%b%d.%09d, "raw": %b}\n' % (LINE_HEAD, seconds, ns, _encode(text))
 
 
 def parse_line(line: str | bytes) -> Recorded:

@@ -35,16 +35,20 @@ class Recording:
             self._advance()
         return frames
 
+    def close(self) -> None:
+        self._file.close()
+        self._next = None
+
     def _advance(self) -> None:
         line = self._file.readline(LINE_BYTES_MAX + 1)
         self._number += 1
         if not line:
-            self._file.close()
-            self._next = None
+            self.close()
             return
         try:
             recorded = parse_line(line)
         except MalformedLine as error:
+            self.close()
             raise MalformedLine(f"line {self._number}: {error}") from error
         if self._first_at_ns is None:
             self._first_at_ns = recorded.seen_at_ns

@@ -213,6 +213,8 @@ async def serve(
             simulator.pumping.cancel()
             await asyncio.gather(simulator.pumping, return_exceptions=True)
             simulator.abandon()
+            if isinstance(source, Recording):
+                source.close()
 
 
 def cli(

@@ -13,7 +13,7 @@ each trade states exactly; what only counting tells (buyers, buys, sells, shares
     net_lamports               into the curve since the creator's first buy (may be negative)
     velocity_lamports_s        that, per second of age
     net_10s_lamports, …        into the curve within the newest 10 and 30 s
-    velocity_10s_lamports_s, … that, per second
+    velocity_10s_lamports_s, … that, per second of the window, also where the coin is younger
     buys_10s, sells_10s, …     trades within the window
     buys, sells                trades since the creation, without the creator's first buy
     buy_lamports, sell_lamports    their amounts in the curve, without fees
@@ -205,7 +205,7 @@ class Token:
         for seconds, net_name, velocity_name, buys_name, sells_name in _WINDOW_NAMES:
             flowed, buys, sells = (0, 0, 0) if self._flow is None else self._flow.within(seconds, now_ns)
             features[net_name] = flowed
-            features[velocity_name] = flowed * 1000 // min(seconds * 1000, max(1000, age_ms))
+            features[velocity_name] = flowed // seconds
             features[buys_name] = buys
             features[sells_name] = sells
         return features

@@ -66,7 +66,7 @@ class EventIds:
         self._ids_max = ids_max
         self._queue: deque[tuple[int, str]] = deque()
         self._ids: set[str] = set()
-        self._forgotten_at_ns = 0  # ids up to this time may be forgotten because of their number
+        self._forgotten_at_ns = -1  # ids up to this time may be forgotten because of their number
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -79,7 +79,7 @@ class EventIds:
             self._ids.remove(forgotten)
             if at_ns >= oldest:
                 self._forgotten_at_ns = at_ns
-        if event_id in self._ids or seen_at_ns < oldest or seen_at_ns < self._forgotten_at_ns:
+        if event_id in self._ids or seen_at_ns < oldest or seen_at_ns <= self._forgotten_at_ns:
             return True
         self._ids.add(event_id)
         queue.append((now_ns, event_id))

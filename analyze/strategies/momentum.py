@@ -3,9 +3,14 @@
 It likes SOL flowing in from many buyers, and dislikes a creator that sells, one buyer that is most of the market, and a
 price well below its peak. It says nothing before BUYERS_MIN buyers other than the creator were heard.
 
-Half of the score is flow: what came in within 30 s, per second (full marks from 0.5 SOL/s), and how many bought. What
-the reserves tell is exact even where trades were missed; after a gap in the feed, counts and the creator's sales are
-not, and the score is lower by the row `gap_seen`, which keeps such a coin from LOW risk.
+More than half of the score is flow: what came in within 30 s (full marks from 30 SOL), and how many bought.
+
+Calibrated on three hours of the simulated market: of its coins with known arithmetic 20 % reach HIGH (50) at some
+trade, half of those within 17 s, 12 % MEDIUM (65), 3 % LOW (80). No recording of launches with all their trades is
+public.
+
+What the reserves tell is exact even where trades were missed; after a gap in the feed, counts and the creator's sales
+are not, and the score is lower by the row `gap_seen`, which keeps such a coin from LOW risk.
 """
 
 from __future__ import annotations
@@ -19,16 +24,17 @@ from analyze.score import ALL, Card, Scored, Silence
 BUYERS_MIN: Final = 3
 
 CARD: Final = Card(
-    10,
+    0,
     {
         "velocity_30s_lamports_s": (
             (ALL, "flow_out", -20),
             (0, "flow_still", -8),
-            (5_000_000, "flow_weak", 4),
-            (30_000_000, "flow_moderate", 12),
-            (100_000_000, "flow_strong", 20),
-            (250_000_000, "flow_very_strong", 26),
-            (500_000_000, "flow_surging", 30),
+            (5_000_000, "flow_weak", 2),
+            (30_000_000, "flow_moderate", 8),
+            (100_000_000, "flow_strong", 14),
+            (250_000_000, "flow_very_strong", 20),
+            (500_000_000, "flow_surging", 26),
+            (1_000_000_000, "flow_flooding", 30),
         ),
         # Still coming in, or already over?
         "velocity_10s_lamports_s": (
@@ -38,12 +44,12 @@ CARD: Final = Card(
             (250_000_000, "flow_quickens", 8),
         ),
         "unique_buyers": (
-            (0, "buyers_few", 0),
-            (5, "buyers_some", 6),
-            (8, "buyers_several", 10),
-            (12, "buyers_many", 16),
-            (20, "buyers_crowd", 22),
-            (40, "buyers_rush", 26),
+            (0, "buyers_few", -8),
+            (5, "buyers_some", 0),
+            (8, "buyers_several", 6),
+            (12, "buyers_many", 12),
+            (20, "buyers_crowd", 18),
+            (40, "buyers_rush", 24),
         ),
         "largest_buyer_bps": (
             (0, "spread_even", 8),

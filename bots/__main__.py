@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from bots.fleet import FIGURES, Fleet
 from runtime.process import Process, run
-from runtime.settings import Settings, SettingsError
+from runtime.settings import Common, Settings, SettingsError
 
 
 class BotsSettings(Settings, frozen=True, kw_only=True):
     """owned: partitions that this process acts on, e.g. "0-15,20"; empty for all. No two processes share one."""
 
     owned: str = ""
+
+    def check(self, common: Common) -> None:
+        owned_partitions(self.owned, common.partitions)
 
 
 def owned_partitions(text: str, partitions: int) -> list[int]:

@@ -15,16 +15,17 @@ from ingest.outbox import FIGURES as OUTBOX_FIGURES
 from ingest.outbox import Outbox
 from ingest.spool import Spool, SpoolFull, SpoolLocked
 from ingest.watched import follow_watched
-from runtime.bus import BusError
+from runtime.bus import BusError, Unavailable
 from runtime.process import Process, run
 from runtime.readers import last_message
-from runtime.settings import Seconds, Settings, SettingsError
+from runtime.settings import Common, Seconds, Settings, SettingsError
 from runtime.telemetry import now_ns
 from schemas.codec import Decoder, MalformedEvent
 from schemas.events import TokenEvent
 
 FLUSH_S_MAX = 1.0
 REPORT_S = 0.5
+BROKER_WAIT_S_MAX = 2.0  # at the start; without the broker the feed is read all the same, into the spool
 
 _event: Decoder[TokenEvent] = Decoder(TokenEvent)
 
@@ -41,18 +42,23 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
     silence_s: Seconds = 60.0
     spool_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 20)] = 2 << 30
 
+    def check(self, common: Common) -> None:
+        self.address()
+
+    def address(self) -> FeedAddress:
+        try:
+            return FeedAddress(self.feed_url, self.api_key)
+        except ValueError as error:
+            raise SettingsError(f"MINTLINE_INGEST_FEED_URL: {error}") from None
+
 
 async def main(process: Process, settings: IngestSettings) -> None:
-    try:
-        address = FeedAddress(settings.feed_url, settings.api_key)
-    except ValueError as error:
-        raise SettingsError(f"MINTLINE_INGEST_FEED_URL: {error}") from None
     spool = _spool(Path(process.common.data_dir) / "spool", settings.spool_bytes_max)
     outbox = Outbox(process.bus, spool, process.figures, process.log.warning)
     sending = process.spawn(outbox.run(), "outbox")
     intake = Intake(outbox.put, process.figures, process.log)
     options = FeedOptions(
-        address=address, heard_at_ns=await _heard_at_ns(process), silence_ns=int(settings.silence_s * 1e9)
+        address=settings.address(), heard_at_ns=await _heard_at_ns(process), silence_ns=int(settings.silence_s * 1e9)
     )
     feed = Feed(options, intake.frame, intake.gap, process.log.info)
     process.spawn(follow_watched(process.bus, feed.want, process.log.warning, now_ns), "watched")
@@ -77,11 +83,12 @@ def _spool(directory: Path, bytes_max: int) -> Spool:
 
 
 async def _heard_at_ns(process: Process) -> int | None:
-    """When an earlier life last heard the feed: what came between then and now is a gap. None if never."""
+    """When an earlier life last heard the feed: what came between then and now is a gap. None if nobody knows."""
     try:
+        await asyncio.wait_for(process.bus.wait_connected(), BROKER_WAIT_S_MAX)
         answer = await last_message(process.bus, "TOKENS", "tokens.>")
         return None if answer is None else _event(answer.data).seen_at_ns
-    except (BusError, MalformedEvent):
+    except (TimeoutError, Unavailable, BusError, MalformedEvent):
         return None
 
 
@@ -103,7 +110,7 @@ async def _report(process: Process, feed: Feed, outbox: Outbox) -> None:
 
 def cli() -> None:
     """Run the ingest process. Settings come from MINTLINE_… and MINTLINE_INGEST_… variables."""
-    run("ingest", main, IngestSettings, {**OUTBOX_FIGURES, **FIGURES})
+    run("ingest", main, IngestSettings, {**OUTBOX_FIGURES, **FIGURES}, needs_broker=False)
 
 
 if __name__ == "__main__":

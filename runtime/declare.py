@@ -28,7 +28,7 @@ async def declare(bus: Bus, partitions: int) -> list[str]:
         actual = await _create_or_info(
             bus,
             f"CONSUMER.INFO.{name}",
-            f"CONSUMER.CREATE.{name}.{consumer.subject}",
+            f"CONSUMER.CREATE.{name}",
             {"stream_name": consumer.stream, "config": wanted, "action": "create"},
         )
         drift += differences(f"consumer {name}", wanted, actual["config"])

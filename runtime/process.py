@@ -156,7 +156,7 @@ async def _open_bus(process: Process) -> None:
         process.log.warning("configuration_drift", reason=difference)
 
 
-async def live(process: Process, main: Callable[[Process], Awaitable[None]]) -> int:
+async def live(process: Process, main: Callable[[Process], Awaitable[None]], needs_broker: bool) -> int:
     """One life, from the first listening socket to the exit status."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -165,12 +165,13 @@ async def live(process: Process, main: Callable[[Process], Awaitable[None]]) -> 
     process.log.info("started", port=server.port, pid=os.getpid())
     reporter: asyncio.Task[None] | None = None
     try:
-        if await _until_stop(process, _open_bus(process), 0):
-            reporter = asyncio.create_task(process.report())
-            if not await _until_stop(process, _main(process, main), FINISH_S_MAX):
-                process.log.warning("cut_short", reason="main did not end in time")
+        reporter = asyncio.create_task(process.report())
+        if not needs_broker:
+            process.spawn(_open_bus(process), "open-bus")
+        begun = not needs_broker or await _until_stop(process, _open_bus(process), 0)
+        if begun and not await _until_stop(process, _main(process, main), FINISH_S_MAX):
+            process.log.warning("cut_short", reason="main did not end in time")
     except BusError as error:
-        process.log.error("broker_refused", reason=str(error))
         process._failure = error
     except SettingsError as error:
         print(f"mintline {process.service}: {error}", file=sys.stderr)  # noqa: T201 - as before the logger
@@ -179,9 +180,11 @@ async def live(process: Process, main: Callable[[Process], Awaitable[None]]) -> 
         process.stop.set()
         process.ready(False)
         await _close(process, server, reporter)
+    if isinstance(process._failure, BusError):
+        process.log.error("broker_refused", reason=str(process._failure))
+    elif process._failure is not None:
+        process.log.error("crashed", reason="".join(traceback.format_exception(process._failure))[-2000:])
     if process._failure is not None:
-        if not isinstance(process._failure, BusError):
-            process.log.error("crashed", reason="".join(traceback.format_exception(process._failure))[-2000:])
         return EXIT_CRASHED
     process.log.info("stopped")
     return EXIT_OK
@@ -199,17 +202,17 @@ async def _close(process: Process, server: web.Server, reporter: asyncio.Task[No
         process.log.warning("close_timeout")
 
 
-def run(
-    service: str, main: Main[S], kind: type[S], figures: Mapping[str, str], environ: Mapping[str, str] | None = None
-) -> None:
+def run(service: str, main: Main[S], kind: type[S], figures: Mapping[str, str], *, needs_broker: bool = True) -> None:
     """Live as a service and exit. `main` returns when `process.stop` is set.
 
     figures: the service's vocabulary, name -> help text.
+    needs_broker: whether `main` begins only once the broker has been reached and its streams are there.
     """
-    environ = os.environ if environ is None else environ
+    environ = os.environ
     try:
         common = load_common(environ)
         settings = load_service(kind, service, environ)
+        settings.check(common)
     except SettingsError as error:
         print(f"mintline {service}: {error}", file=sys.stderr)  # noqa: T201 - there is no logger yet
         sys.exit(EXIT_MISCONFIGURED)
@@ -217,7 +220,7 @@ def run(
 
     async def whole() -> int:
         process = Process(service, common, log, figures)
-        return await live(process, lambda p: main(p, settings))
+        return await live(process, lambda p: main(p, settings), needs_broker)
 
     try:
         sys.exit(asyncio.run(whole()))

@@ -284,7 +284,9 @@ class Follower:
             await self._bus.wait_connected()
             try:
                 await self._open()
-            except Unavailable:
+            except (Unavailable, BusError) as error:
+                if isinstance(error, BusError) and error.code not in NOT_FOUND:
+                    raise  # a stream that is not there yet is about to be declared
                 await asyncio.sleep(RETRY_S)
                 continue
             while self._pull is not None and not self._pull.broken:
@@ -307,10 +309,7 @@ class Follower:
             **start,
         }
         info = await self._bus.api(
-            f"CONSUMER.CREATE.{self._stream}.{self._consumer}.{self._subject}"
-            if self._subject != ">"
-            else f"CONSUMER.CREATE.{self._stream}.{self._consumer}",
-            {"stream_name": self._stream, "config": config if self._subject != ">" else _unfiltered(config)},
+            f"CONSUMER.CREATE.{self._stream}.{self._consumer}", {"stream_name": self._stream, "config": config}
         )
         pull = _Pull(self._bus, self._stream, self._consumer, self.ready)
         self._behind = int(info["num_pending"])
@@ -356,10 +355,6 @@ async def _get(bus: Bus, stream: str, what: dict[str, Any]) -> In | None:
 def _stored(message: dict[str, Any]) -> In:
     data = base64.b64decode(message.get("data", ""))
     return In(message["subject"], data, int(message["seq"]), parse_time_ns(message["time"]), None, "")
-
-
-def _unfiltered(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != "filter_subject"}
 
 
 def _start_policy(

@@ -27,6 +27,9 @@ class SettingsError(ValueError):
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of a service's own settings; each field has a default."""
 
+    def check(self, common: Common) -> None:
+        """What types cannot say. Raises SettingsError, which names the variable."""
+
 
 class Common(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every process reads.

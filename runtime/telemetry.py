@@ -11,8 +11,9 @@ from typing import Any, TextIO
 import msgspec
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-TEXT_CHARS_MAX = 500
+TEXT_CHARS_MAX = 2000
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -127,12 +128,22 @@ class Figures(dict[str, int]):
         return families.values()
 
 
+class _Exported(Collector):
+    """Figures as a collector: the registry wants something hashable, which a dict is not."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        return self._figures.collect()
+
+
 class Metrics:
     """One process's registry: its figures, the duration of its steps, and what the system says of the process."""
 
     def __init__(self, figures: Figures) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(figures)
+        self.registry.register(_Exported(figures))
         ProcessCollector(registry=self.registry)
         self.stage = Histogram(
             "mintline_stage_duration_seconds",

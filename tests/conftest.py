@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,22 @@ def broker(tmp_path: Path) -> Iterator[testing.Broker]:
     started.start()
     yield started
     started.kill()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Callable[..., testing.Service]]:
+    """Makes services by name, with settings; what still runs at the end of the test is killed."""
+    made: list[testing.Service] = []
+
+    def make(module: str, **environ: str) -> testing.Service:
+        environ.setdefault("MINTLINE_DATA_DIR", str(tmp_path / "data"))
+        made.append(testing.Service(module, tmp_path / f"{module}.log", **environ))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.running:
+            one.kill()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -17,13 +17,12 @@ from runtime.web import fetch
 EXIT_S_MAX = 5.0
 
 
-def service(name: str, tmp_path: Path, **environ: str) -> Service:
-    return Service(name, tmp_path / f"{name}.log", MINTLINE_DATA_DIR=str(tmp_path / "data"), **environ)
+Make = Callable[..., Service]
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_bad_setting_ends_the_process_with_status_2_and_its_name(name: str, tmp_path: Path) -> None:
-    started = service(name, tmp_path, MINTLINE_PARTITIONS="many")
+def test_a_bad_setting_ends_the_process_with_status_2_and_its_name(name: str, service: Make) -> None:
+    started = service(name, MINTLINE_PARTITIONS="many")
     started.start()
     assert started.wait() == 2
     assert f"mintline {name}: MINTLINE_PARTITIONS: Expected `int`, got `str` (it is 'many')" in started.text()
@@ -40,9 +39,9 @@ def test_a_bad_setting_ends_the_process_with_status_2_and_its_name(name: str, tm
     ],
 )
 async def test_a_service_names_its_own_bad_setting(
-    broker: testing.Broker, tmp_path: Path, name: str, variable: str, value: str, told: str
+    broker: testing.Broker, service: Make, name: str, variable: str, value: str, told: str
 ) -> None:
-    started = service(name, tmp_path, MINTLINE_NATS_URL=broker.url, **{variable: value})
+    started = service(name, MINTLINE_NATS_URL=broker.url, **{variable: value})
     started.start()
     await eventually(lambda: not started.running, "the end of the process")
     assert started.wait() == 2
@@ -51,11 +50,9 @@ async def test_a_service_names_its_own_bad_setting(
 
 
 @pytest.mark.parametrize("name", SERVICES)
-async def test_sigterm_while_the_broker_is_away_ends_in_good_order(name: str, tmp_path: Path) -> None:
+async def test_sigterm_while_the_broker_is_away_ends_in_good_order(name: str, service: Make) -> None:
     port = free_port()
-    started = service(
-        name, tmp_path, MINTLINE_NATS_URL=f"nats://127.0.0.1:{free_port()}", MINTLINE_HTTP_PORT=str(port)
-    )
+    started = service(name, MINTLINE_NATS_URL=f"nats://127.0.0.1:{free_port()}", MINTLINE_HTTP_PORT=str(port))
     started.start()
     await eventually(lambda: _status(port, "livez", 200), "the process to live")
     assert await _status(port, "readyz", 503)
@@ -67,11 +64,11 @@ async def test_sigterm_while_the_broker_is_away_ends_in_good_order(name: str, tm
 @pytest.mark.parametrize("fault", ["stopped", "frozen"])
 @pytest.mark.parametrize("name", SERVICES)
 async def test_sigterm_after_losing_the_broker_ends_in_good_order(
-    name: str, fault: str, broker: testing.Broker, tmp_path: Path
+    name: str, fault: str, broker: testing.Broker, service: Make
 ) -> None:
     port = free_port()
     started = service(
-        name, tmp_path, MINTLINE_NATS_URL=broker.url, MINTLINE_HTTP_PORT=str(port), MINTLINE_PARTITIONS="4",
+        name, MINTLINE_NATS_URL=broker.url, MINTLINE_HTTP_PORT=str(port), MINTLINE_PARTITIONS="4",
         **({"MINTLINE_INGEST_FEED_URL": "ws://127.0.0.1:9/none"} if name == "ingest" else {}),
         **({"MINTLINE_PORTAL_PORT": "0"} if name == "portal" else {}),
     )  # fmt: skip
@@ -82,9 +79,9 @@ async def test_sigterm_after_losing_the_broker_ends_in_good_order(
         assert started.wait(EXIT_S_MAX) == 0, started.text()
 
 
-async def test_a_broker_that_comes_late_is_waited_for(broker: testing.Broker, tmp_path: Path) -> None:
+async def test_a_broker_that_comes_late_is_waited_for(broker: testing.Broker, service: Make) -> None:
     port = free_port()
-    started = service("dispatch", tmp_path, MINTLINE_NATS_URL=broker.url, MINTLINE_HTTP_PORT=str(port))
+    started = service("dispatch", MINTLINE_NATS_URL=broker.url, MINTLINE_HTTP_PORT=str(port))
     with broker.stopped():
         started.start()
         await eventually(lambda: _status(port, "readyz", 503), "the process to live")
@@ -93,8 +90,8 @@ async def test_a_broker_that_comes_late_is_waited_for(broker: testing.Broker, tm
     assert started.wait(EXIT_S_MAX) == 0
 
 
-def test_logs_are_json_lines_with_what_people_grep_for(tmp_path: Path) -> None:
-    started = service("dispatch", tmp_path, MINTLINE_NATS_URL=f"nats://127.0.0.1:{free_port()}")
+def test_logs_are_json_lines_with_what_people_grep_for(service: Make) -> None:
+    started = service("dispatch", MINTLINE_NATS_URL=f"nats://127.0.0.1:{free_port()}")
     started.start()
     started.signal(signal.SIGTERM)
     started.wait()

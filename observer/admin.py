@@ -6,7 +6,7 @@ Where each number comes from:
     is_running                 ingest is alive and says that it is connected and subscribed
     tokens_received            `tokens.created` messages in TOKENS (see `creations.py`); trades are not in it
     tokens_per_minute          those that TOKENS stored in the last 60 s
-    uptime_seconds             since the ingest process started, 0 while none is alive
+    uptime_seconds             since the feed was connected and subscribed, 0 while it is not
     tokens_analyzed            those of tokens_received that analyze has acknowledged
     signals_sent               last sequence of SIGNALS: every signal ever stored, expired ones included
     signals_received           of a user: signals with an outcome in FILLS
@@ -22,7 +22,7 @@ from typing import Annotated
 import msgspec
 
 from observer import figures
-from observer.facts import Facts, Seen, StageFacts, StreamFacts, alive, newest
+from observer.facts import Facts, Seen, StageFacts, StreamFacts, alive, figure
 from observer.tally import UserTally
 from observer.times import SECOND_NS, age_ms, iso
 from observer.verdict import Check, Status, Verdict, feed_running
@@ -239,10 +239,8 @@ def _process(seen: Seen, now_ns: int) -> ProcessStats:
 
 
 def _feed_uptime_s(facts: Facts) -> int:
-    seen = newest(facts, figures.INGEST)
-    if seen is None or not alive(seen, facts.at_ns):
-        return 0
-    return _whole_s(seen.status.started_at_ns, facts.at_ns)
+    since_ns = figure(facts, figures.INGEST, figures.FEED_SINCE_AT_NS)
+    return _whole_s(since_ns, facts.at_ns) if since_ns and feed_running(facts) else 0
 
 
 def _whole_s(since_ns: int, now_ns: int) -> int:

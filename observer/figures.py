@@ -17,8 +17,9 @@ INGEST, ANALYZE, DISPATCH, BOTS, OBSERVER, PORTAL = SERVICES = (
     "portal",
 )
 
-# ingest: 1 while the feed is connected and subscribed, else 0.
+# ingest: 1 while the feed is connected and subscribed, else 0; and since when that is so.
 FEED_RUNNING = "feed_running"
+FEED_SINCE_AT_NS = "feed_since_at_ns"
 
 OWN: Mapping[str, str] = {
     "polls_total": "Rounds of questions to the broker",

@@ -7,7 +7,7 @@ from portal.admin import Admin
 from portal.store import Store
 from runtime import web
 from runtime.process import Process, run
-from runtime.settings import Port, Settings, SettingsError
+from runtime.settings import Common, Port, Settings, SettingsError
 
 FIGURES = {
     "requests_total": "Requests answered, by class of HTTP status",
@@ -32,7 +32,7 @@ class PortalSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     admin_allowed_ips: str = access.ALLOWED_IPS_DEFAULT
     behind_tls: bool = False
 
-    def __post_init__(self) -> None:
+    def check(self, common: Common) -> None:
         try:
             access.parse_networks(self.admin_allowed_ips)
         except ValueError as error:

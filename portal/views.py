@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from schemas import money
+
 PER_PAGE = 20
 NEAR_LIMIT = 0.8  # a value above this share of its limit is amber
 SECONDS_MAX = 120  # longer times are told in minutes, hours, days
@@ -34,16 +36,19 @@ LINE = (
 )
 
 _LABELS = {"feed_running": "Feed", "feed_silence": "Feed silence", "cpu": "CPU"}
-
+_KINDS = {"lag": "Waiting for", "process": "Heard from"}
 _WORDS = {"good": ": ok", "warning": ": near its limit", "bad": ": not ok"}
 
 Json = Mapping[str, Any]
 
 
 class Tile(msgspec.Struct, frozen=True):
+    """note: a second, smaller figure that puts the first into proportion."""
+
     name: str
     label: str
     text: str
+    note: str
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -93,7 +98,6 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
 
     status: str
     updated: str
-    capacity: str
     tiles: tuple[Tile, ...]
     line: tuple[Node, ...]
     checks: tuple[CheckRow, ...]
@@ -112,7 +116,6 @@ def screen(stats_answer: Json | None, health_answer: Json | None, page: int) -> 
     return Screen(
         status=health_answer["status"] if reached and health_answer is not None else "unreachable",
         updated=stats_answer["timestamp"][11:19] + " UTC" if stats_answer is not None else DASH,
-        capacity=number(stats.get("max_capacity")),
         tiles=_tiles(stats, streams),
         line=tuple(_node(name, reader, hint, streams.get(name)) for name, reader, hint in LINE),
         checks=tuple(_check(name, check) for name, check in health_answer["checks"].items()) if health_answer else (),
@@ -142,14 +145,28 @@ def duration(seconds: float | None) -> str:
 
 
 def measure(value: bool | int | float | None, unit: str) -> str:
-    """A check's value or limit in words."""
+    """A check's value in words; its limit, which stands beside it, says the unit of a number."""
     if value is None:
         return "unknown"
     if isinstance(value, bool):
         return unit if value else f"not {unit}"
     if unit == "s" and value >= SECONDS_MAX:
         return duration(value)
-    return f"{value:,.0f} {unit}" if unit == "messages" else f"{value:g} {unit}"
+    return f"{value:,g}" if isinstance(value, float) else f"{value:,}"
+
+
+def limit(value: bool | int | float | None, unit: str) -> str:
+    """A check's limit in words; nothing where yes is the limit."""
+    if value is None or isinstance(value, bool):
+        return ""
+    return f"of {value:,g} {unit}" if isinstance(value, float) else f"of {value:,} {unit}"
+
+
+def sol(lamports: int) -> str:
+    """To the thousandth, towards zero, with a sign: `sol(-1_234_567_890) == "-1.234"` with a true minus sign."""
+    whole, part = divmod(abs(lamports), money.LAMPORTS_PER_SOL)
+    sign = "+" if lamports >= 0 else "\N{MINUS SIGN}"
+    return f"{sign}{whole:,}.{part // (money.LAMPORTS_PER_SOL // 1000):03d}"
 
 
 def tone(check: Json) -> str:
@@ -160,18 +177,38 @@ def tone(check: Json) -> str:
 
 
 def label(name: str) -> str:
-    """`lag_bots` -> "Bots lag", `process_bots` -> "Process bots", `memory` -> "Memory"."""
+    """`lag_bots` -> "Waiting for bots", `process_bots` -> "Heard from bots", `memory` -> "Memory"."""
     if name in _LABELS:
         return _LABELS[name]
     kind, _, rest = name.partition("_")
-    text = f"{rest} lag" if kind == "lag" and rest else name.replace("_", " ")
+    if kind in _KINDS and rest:
+        return f"{_KINDS[kind]} {rest}"
+    text = name.replace("_", " ")
     return text[:1].upper() + text[1:]
 
 
 def _tiles(stats: Json, streams: Mapping[str, Json]) -> tuple[Tile, ...]:
     ledger = streams.get("FILLS", {}).get("contents", {})
     values: dict[str, Any] = {**stats.get("feed_stats", {}), **stats.get("engine_stats", {}), **ledger}
-    return tuple(Tile(name, text, number(values.get(name))) for name, text in TILES)
+    notes = _notes(stats, ledger)
+    return tuple(Tile(name, text, number(values.get(name)), notes.get(name, "")) for name, text in TILES)
+
+
+def _notes(stats: Json, ledger: Json) -> Mapping[str, str]:
+    """The second line of each tile that has one."""
+    if not stats:
+        return {}
+    feed, engine = stats["feed_stats"], stats["engine_stats"]
+    notes = {
+        "active_bots": f"of {number(stats['max_capacity'])}",
+        "tokens_received": f"feed up {duration(feed['uptime_seconds'])}" if feed["is_running"] else "feed not running",
+        "tokens_analyzed": f"{number(max(0, feed['tokens_received'] - engine['tokens_analyzed']))} to go",
+    }
+    if ledger:
+        share = 100 * ledger["refused"] // max(1, ledger["signals_settled"])
+        notes["fills"] = f"{sol(ledger['realised_lamports'])} SOL realised"
+        notes["refused"] = f"{min(100, share)} % of signals"
+    return notes
 
 
 def _node(name: str, reader: str | None, hint: str, stream: Json | None) -> Node:
@@ -188,16 +225,16 @@ def _node(name: str, reader: str | None, hint: str, stream: Json | None) -> Node
 
 
 def _share(check: Json) -> int | None:
-    value, limit = check["value"], check["limit"]
-    if value is None or isinstance(limit, bool) or not limit:
+    value, most = check["value"], check["limit"]
+    if value is None or isinstance(most, bool) or not most:
         return None
-    return int(min(100, round(100 * value / limit)))
+    return int(min(100, round(100 * value / most)))
 
 
 def _check(name: str, check: Json) -> CheckRow:
-    limit = "" if isinstance(check["limit"], bool) else f"of {measure(check['limit'], check['unit'])}"
     value, look = measure(check["value"], check["unit"]), tone(check)
-    return CheckRow(name, label(name), look, _WORDS[look], value, limit, _share(check), check["since"])
+    at_most = limit(check["limit"], check["unit"])
+    return CheckRow(name, label(name), look, _WORDS[look], value, at_most, _share(check), check["since"])
 
 
 def _process(process: Json) -> ProcessRow:

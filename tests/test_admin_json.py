@@ -53,7 +53,10 @@ def facts(users: int = 3, **changes: Any) -> Facts:
         "broker_up": True,
         "folded": True,
         "host": HostFacts(),
-        "processes": {("ingest", "0"): status("ingest", feed_running=1), ("bots", "0"): status("bots")},
+        "processes": {
+            ("ingest", "0"): status("ingest", feed_running=1, feed_since_at_ns=NOW - 80 * S),
+            ("bots", "0"): status("bots"),
+        },
         "streams": {name: {"state": state} for name in ("FILLS", "SIGNALS", "DEAD", "TOKENS", "DECISIONS")},
         "stages": [(stage, [info] * len(stage.consumers)) for stage in stages(4)],
         "creations": creations,
@@ -101,7 +104,7 @@ def test_stats_hold_the_numbers_of_the_facts() -> None:
         "is_running": True,
         "subscribers": 3,
         "tokens_received": 3,
-        "uptime_seconds": 90,
+        "uptime_seconds": 80,
         "tokens_per_minute": 3,
     }
     assert stats["engine_stats"]["tokens_analyzed"] == 2
@@ -137,10 +140,18 @@ def test_what_is_not_known_is_zero_false_or_absent_and_the_keys_stay() -> None:
 
 
 def test_a_feed_whose_process_is_silent_is_not_running() -> None:
-    silent = msgspec.structs.replace(status("ingest", feed_running=1), seen_at_ns=NOW - 6 * S)
+    silent = status("ingest", feed_running=1, feed_since_at_ns=NOW - 80 * S)
+    silent = msgspec.structs.replace(silent, seen_at_ns=NOW - 6 * S)
     stats = as_json(admin.stats(facts(processes={("ingest", "0"): silent}), PAGE, 1))["stats"]
     assert stats["feed_stats"]["is_running"] is False
+    assert stats["feed_stats"]["uptime_seconds"] == 0
     assert stats["processes"][0]["alive"] is False
+
+
+def test_a_feed_that_is_not_connected_has_no_uptime() -> None:
+    away = status("ingest", feed_running=0, feed_since_at_ns=NOW - 80 * S)
+    stats = as_json(admin.stats(facts(processes={("ingest", "0"): away}), PAGE, 1))["stats"]
+    assert stats["feed_stats"]["uptime_seconds"] == 0
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,13 @@ from portal.security import HEADERS
 from portal.store import Store
 from runtime import buckets, web
 from runtime.bus import Bus
-from runtime.settings import Common, SettingsError, load_service
+from runtime.settings import Common, SettingsError
 from runtime.telemetry import Figures, Logger
 from runtime.testing import Broker
 
 TOKEN = "a-token-of-the-tests"
 S = 1_000_000_000
+LEDGER = {"intents": 1, "fills": 321, "refused": 45, "signals_settled": 90, "realised_lamports": 500_000_000}
 
 
 class Answer(NamedTuple):
@@ -110,7 +111,7 @@ def stats(user: str = "1") -> dict[str, Any]:
             },
             "streams": [
                 {**stream, "name": "TOKENS", "reader": "analyze", "lag": 7, "contents": {}},
-                {**stream, "name": "FILLS", "reader": None, "lag": None, "contents": {"fills": 321, "refused": 45}},
+                {**stream, "name": "FILLS", "reader": None, "lag": None, "contents": LEDGER},
             ],
             "processes": [{**process, "silence_ms": 400, "figures": {"tokens_received_total": 5678}}],
         },
@@ -323,7 +324,19 @@ async def test_a_session_cannot_be_checked_without_the_broker_and_the_token_can(
 
 async def test_the_page_shows_the_first_numbers_without_any_script(portal: Portal) -> None:
     text = (await portal.get("/admin", X_Admin_Token=TOKEN)).body.decode()
-    for shown in ("5,678", "98,765", "321", "45", "41", "2 h 5 min", "12.3 %", "1,234", "tokens_received_total"):
+    for shown in (
+        "5,678",
+        "98,765",
+        "321",
+        "45",
+        "41",
+        "2 h 5 min",
+        "12.3",
+        "of 95 %",
+        "1,234",
+        "+0.500 SOL",
+        "tokens_received_total",
+    ):
         assert shown in text
     assert portal.asked[0] == ("stats", {"page": 1, "per_page": views.PER_PAGE})
 
@@ -417,4 +430,4 @@ def bus_free_admin() -> Admin:
 
 def test_a_bad_network_in_the_settings_is_named() -> None:
     with pytest.raises(SettingsError, match=r"MINTLINE_PORTAL_ADMIN_ALLOWED_IPS: 'everywhere'"):
-        load_service(PortalSettings, "portal", {"MINTLINE_PORTAL_ADMIN_ALLOWED_IPS": "::1,everywhere"})
+        PortalSettings(admin_allowed_ips="::1,everywhere").check(Common())

@@ -32,16 +32,38 @@ def test_a_duration_has_two_units_at_most(seconds: float | None, text: str) -> N
         (True, "running", "running"),
         (False, "running", "not running"),
         (None, "%", "unknown"),
-        (95.0, "%", "95 %"),
-        (12.3, "%", "12.3 %"),
-        (20_000, "messages", "20,000 messages"),
-        (0.4, "s", "0.4 s"),
-        (60.0, "s", "60 s"),
+        (95.0, "%", "95"),
+        (12.3, "%", "12.3"),
+        (20_000, "messages", "20,000"),
+        (0.4, "s", "0.4"),
+        (60.0, "s", "60"),
         (1_000_000.0, "s", "11 d 13 h"),
     ],
 )
-def test_a_measure_says_its_unit(value: bool | int | float | None, unit: str, text: str) -> None:
+def test_a_measure_is_told_in_words(value: bool | int | float | None, unit: str, text: str) -> None:
     assert views.measure(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(95.0, "%", "of 95 %"), (20_000, "messages", "of 20,000 messages"), (True, "running", ""), (None, "%", "")],
+)
+def test_a_limit_says_the_unit(value: bool | int | float | None, unit: str, text: str) -> None:
+    assert views.limit(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("lamports", "text"),
+    [
+        (0, "+0.000"),
+        (1_234_567_890, "+1.234"),
+        (-1_234_567_890, "\N{MINUS SIGN}1.234"),
+        (-999_999, "\N{MINUS SIGN}0.000"),  # less than a thousandth
+        (12_345_000_000_000, "+12,345.000"),
+    ],
+)
+def test_profit_is_told_to_the_thousandth_of_a_sol(lamports: int, text: str) -> None:
+    assert views.sol(lamports) == text
 
 
 @pytest.mark.parametrize(
@@ -63,7 +85,7 @@ def test_a_check_near_its_limit_is_amber(ok: bool, value: Any, limit: Any, tone:
 
 @pytest.mark.parametrize(
     ("name", "label"),
-    [("feed_running", "Feed"), ("cpu", "CPU"), ("lag_bots", "Bots lag"), ("process_bots", "Process bots")],
+    [("feed_running", "Feed"), ("cpu", "CPU"), ("lag_bots", "Waiting for bots"), ("process_bots", "Heard from bots")],
 )
 def test_checks_have_names_for_people(name: str, label: str) -> None:
     assert views.label(name) == label

@@ -9,6 +9,7 @@ const NEAR_LIMIT = 0.8;
 const SECONDS_MAX = 120;
 const DASH = "\u2013";
 const SVG = "http://www.w3.org/2000/svg";
+const KINDS = { lag: "Waiting for", process: "Heard from" };
 const LABELS = { feed_running: "Feed", feed_silence: "Feed silence", cpu: "CPU" };
 
 const perPage = Number(document.body.dataset.perPage);
@@ -38,7 +39,17 @@ function measure(value, unit) {
   if (value === null) return "unknown";
   if (typeof value === "boolean") return value ? unit : `not ${unit}`;
   if (unit === "s" && value >= SECONDS_MAX) return duration(value);
-  return `${unit === "messages" ? number(value) : value} ${unit}`;
+  return number(value);
+}
+
+function limit(check) {
+  return typeof check.limit === "number" ? `of ${number(check.limit)} ${check.unit}` : "";
+}
+
+function sol(lamports) {
+  const thousandths = Math.trunc(Math.abs(lamports) / 1e6);
+  const whole = number(Math.trunc(thousandths / 1000));
+  return `${lamports < 0 ? "\u2212" : "+"}${whole}.${String(thousandths % 1000).padStart(3, "0")}`;
 }
 
 function share(check) {
@@ -53,7 +64,10 @@ function tone(check) {
 
 function label(name) {
   if (LABELS[name]) return LABELS[name];
-  const text = name.startsWith("lag_") ? `${name.slice(4)} lag` : name.replaceAll("_", " ");
+  const at = name.indexOf("_");
+  const kind = KINDS[name.slice(0, at)];
+  if (kind) return `${kind} ${name.slice(at + 1)}`;
+  const text = name.replaceAll("_", " ");
   return text[0].toUpperCase() + text.slice(1);
 }
 
@@ -116,11 +130,29 @@ function spark(name, value) {
 
 function showTiles(stats, streams) {
   const ledger = streams.get("FILLS")?.contents ?? {};
-  const values = { ...stats.feed_stats, ...stats.engine_stats, ...ledger, max_capacity: stats.max_capacity };
-  for (const element of document.querySelectorAll("[data-figure]")) {
-    const name = element.dataset.figure;
-    if (name !== "signals_per_second") put(element, number(values[name]));
+  const values = { ...stats.feed_stats, ...stats.engine_stats, ...ledger };
+  for (const element of document.querySelectorAll("[data-figure]")) put(element, number(values[element.dataset.figure]));
+  for (const [name, text] of Object.entries(notes(stats, ledger))) put(note(name), text);
+}
+
+function note(name) {
+  return document.querySelector(`[data-tile="${name}"] .note`);
+}
+
+function notes(stats, ledger) {
+  const feed = stats.feed_stats;
+  const waiting = Math.max(0, feed.tokens_received - stats.engine_stats.tokens_analyzed);
+  const texts = {
+    active_bots: `of ${number(stats.max_capacity)}`,
+    tokens_received: feed.is_running ? `feed up ${duration(feed.uptime_seconds)}` : "feed not running",
+    tokens_analyzed: `${number(waiting)} to go`,
+  };
+  if (ledger.fills !== undefined) {
+    const share = Math.floor((100 * ledger.refused) / Math.max(1, ledger.signals_settled));
+    texts.fills = `${sol(ledger.realised_lamports)} SOL realised`;
+    texts.refused = `${Math.min(100, share)} % of signals`;
   }
+  return texts;
 }
 
 function showRates(answer) {
@@ -129,7 +161,7 @@ function showRates(answer) {
   if (before && now.at > before.at) {
     const rate = (1000 * Math.max(0, now.signals - before.signals)) / (now.at - before.at);
     spark("signals_per_second", rate);
-    put(document.querySelector('[data-figure="signals_per_second"]'), rate < 10 ? rate.toFixed(1) : number(Math.round(rate)));
+    put(note("signals_sent"), `${rate < 10 ? rate.toFixed(1) : number(Math.round(rate))} a second`);
   }
   before = now;
 }
@@ -160,14 +192,14 @@ function showCheck(element, [name, check]) {
   element.querySelector(".name").firstChild.nodeValue = label(name);
   put(part(element, "word"), { good: ": ok", warning: ": near its limit", bad: ": not ok" }[tone(check)]);
   put(part(element, "value"), measure(check.value, check.unit));
-  put(part(element, "limit"), typeof check.limit === "boolean" ? "" : `of ${measure(check.limit, check.unit)}`);
+  put(part(element, "limit"), limit(check));
   element.querySelector("rect").setAttribute("width", share(check) ?? 0);
 }
 
 function newProcess(process) {
   const name = make("th", { scope: "row" }, `${process.service} `, make("span", { class: "muted" }, process.instance));
   const state = make("td", {}, make("span", { class: "dot", "aria-hidden": "true" }), make("span", { "data-part": "state" }));
-  const details = make("details", {}, make("summary", {}, `Figures of ${process.service} ${process.instance}`), make("dl", {}));
+  const details = make("details", {}, make("summary", {}, "Figures", make("span", { class: "hidden" }, ` of ${process.service} ${process.instance}`)), make("dl", {}));
   return make("tbody", {},
     make("tr", {}, name, state, make("td", { class: "right", "data-part": "uptime" }), make("td", { class: "right wide", "data-part": "heard" })),
     make("tr", { class: "more" }, make("td", { colspan: 4 }, details)),

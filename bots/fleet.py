@@ -273,7 +273,7 @@ class Fleet:
         log = self._process.log
         for user, fill in fills[:LOGGED_FILLS_MAX]:
             log.info(
-                "order_filled", user=user, side=fill.side, mint=fill.mint, tokens_units=fill.tokens,
+                "order_filled", user=user, side=fill.side, mint=fill.mint, tokens=fill.tokens,
                 lamports=fill.lamports, reason=fill.reason, trace=fill.signal_id[:32],
             )  # fmt: skip
         if len(fills) > LOGGED_FILLS_MAX:

@@ -80,6 +80,7 @@ class Bus:
         self._tasks: list[asyncio.Task[None]] = []
         self.on_disconnect: list[Callable[[], None]] = []
         self.closed = asyncio.Event()
+        self._closing = False
 
     # Connection
 
@@ -97,6 +98,8 @@ class Bus:
         async def lost() -> None:
             self._connected.clear()
             self._fail_waiting()
+            if self._closing:
+                return
             for reader in list(self._readers):
                 reader.interrupt("connection lost")
             for callback in self.on_disconnect:
@@ -139,6 +142,7 @@ class Bus:
         """Flush what is written, then close. Not `drain()`, which waits out its limit on unread pulls."""
         for task in self._tasks:
             task.cancel()
+        self._closing = True
         if self._client.is_connected:
             try:
                 await self._client.flush(timeout=FLUSH_WAIT_S)  # type: ignore[arg-type]  # a float works

@@ -20,8 +20,8 @@ STAGE_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5
 # What a line begins with on a terminal; people grep for these.
 TAGS = {"ingest": "[FEED]", "analyze": "[ENGINE]", "dispatch": "[DISPATCH]", "bots": "[BOTS]", "observer": "[OBSERVER]"}
 
-_HIDDEN = ("key", "token", "password", "secret", "authorization", "cookie")
-_SHOWN = {"tokens", "tokens_per_minute", "keys"}  # counts whose names only look like secrets
+# A field with one of these words in its name is never shown ("api_key" is not, "tokens" is).
+_HIDDEN = frozenset({"key", "token", "password", "secret", "authorization", "cookie", "nkey", "credentials"})
 
 
 class Logger:
@@ -73,7 +73,7 @@ class Logger:
 
 
 def _safe(name: str, value: Any) -> Any:
-    if name not in _SHOWN and any(part in name.lower() for part in _HIDDEN):
+    if not _HIDDEN.isdisjoint(name.lower().split("_")):
         return "(hidden)"
     if isinstance(value, str):
         return value[:TEXT_CHARS_MAX].encode("utf-8", "replace").decode()

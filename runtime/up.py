@@ -152,9 +152,10 @@ class Up:
 
     async def drained(self) -> bool:
         """Stop the intake, then wait until every stage has done what it was given."""
-        for child in self.children:
-            if child.name in ("ingest", "simulator"):
-                await child.stop()
+        for name in ("ingest", "simulator"):
+            for child in self.children:
+                if child.name == name:
+                    await child.stop()
         bus = Bus(self.log.warning)
         await asyncio.wait_for(bus.open(Common(nats_url=self.endpoints["nats"]), "up"), START_S_MAX)
         partitions = int(os.environ.get("MINTLINE_PARTITIONS", subjects.PARTITIONS_DEFAULT))

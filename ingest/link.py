@@ -164,7 +164,8 @@ class Link:
         if not isinstance(parsed, Notice | VenueError):
             return True
         if parsed.kind in (NoticeKind.UNFUNDED, ErrorKind.BAD_KEY):
-            self.trades_refused = parsed.kind
+            if self.trades_refused is not ErrorKind.BAD_KEY:  # with a bad key both are said; this one is the cause
+                self.trades_refused = parsed.kind
             self._subscriptions.trades_refused(now_ns)
         elif parsed.kind is NoticeKind.SUBSCRIBED and parsed.text.endswith("keys."):
             self.trades_refused = None

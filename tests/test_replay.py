@@ -1,0 +1,212 @@
+"""observer/replay.py: a recording gives the same decisions and fills on every run, and every signal one outcome."""
+
+import os
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ingest.market import Market
+from ingest.recording import format_line
+from observer.cohort import CohortError, default_users, read_users
+from observer.replay import Replay, ReplayError, cli, read_recording
+from schemas.config import terms
+from schemas.events import RiskLevel, Strategy
+
+RECORDING = Path(__file__).parents[2] / "shared" / "data" / "pumpportal_session_jouleka_2026-07-03.jsonl"
+needs_recording = pytest.mark.skipif(not RECORDING.exists(), reason="the recording is not beside this checkout")
+
+START_NS = 1_790_000_000_000_000_000
+SECOND_NS = 1_000_000_000
+
+USERS = """\
+{"user": "quick", "config": {"strategy": "MOMENTUM", "min_score": 0, "tp_strategy": "TIME_EXIT",
+ "tp_config": {"seconds": 20}, "max_open_positions": 50, "max_entries_per_hour": 500}}
+{"user": "greedy", "config": {"strategy": "MOMENTUM", "risk_level": "HIGH", "tp_strategy": "FIXED",
+ "tp_config": {"percent": 20}}}
+{"user": "second", "config": {"strategy": "MOMENTUM", "min_score": 0, "tp_strategy": "TIME_EXIT",
+ "tp_config": {"seconds": 20}, "max_open_positions": 50, "max_entries_per_hour": 500}}
+{"user": "idle", "config": {"strategy": "AI_PREDICTIONS", "min_score": 0}}
+""".replace(",\n ", ", ")
+
+
+@pytest.fixture(scope="module")
+def market_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five minutes of the simulated market, with trades and repeated frames."""
+    path = tmp_path_factory.mktemp("replay") / "market.jsonl"
+    frames = Market(seed=5).until(300 * SECOND_NS)
+    path.write_bytes(b"".join(format_line(frame.text, START_NS + frame.at_ns) for frame in frames))
+    return path
+
+
+@pytest.fixture
+def users_file(tmp_path: Path) -> Path:
+    path = tmp_path / "users.jsonl"
+    path.write_text(USERS)
+    return path
+
+
+def run(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedProcess[bytes]:
+    """The command as a process of its own, so that nothing is shared between two runs but the files."""
+    command = "from runtime.commands import main; main()"
+    environ = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    return subprocess.run(
+        [sys.executable, "-c", command, "replay", *arguments], capture_output=True, env=environ, check=False
+    )
+
+
+def lines(data: bytes) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(line) for line in data.splitlines()]
+
+
+@needs_recording
+def test_the_recording_gives_the_same_bytes_twice() -> None:
+    first, second = run(str(RECORDING), hash_seed="1"), run(str(RECORDING), "--json", hash_seed="2")
+    assert first.returncode == second.returncode == 0
+    *body, summary = second.stdout.splitlines(keepends=True)
+    assert b"".join(body) == first.stdout
+    totals = msgspec.json.decode(summary)
+    # Every frame of the recording is accounted for: 198 creations, 7 migrations, 3 notices.
+    assert totals["frames"] == {"Notice": 3, "TokenCreated": 198, "TokenMigrated": 7}
+    assert totals["outcomes"]["SNIPER"]["DECIDED"] == totals["decisions"] == 151
+    assert totals["outcomes"]["SNIPER"]["UNKNOWN_ARITHMETIC"] == 198 - 151
+    assert totals["fills"] > 0
+
+
+def test_a_market_with_trades_gives_the_same_bytes_twice(market_file: Path, users_file: Path) -> None:
+    """In processes whose sets and dicts of text are ordered differently."""
+    arguments = (str(market_file), "--users", str(users_file), "--json")
+    first, second = run(*arguments, hash_seed="1"), run(*arguments, hash_seed="2")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+    totals = lines(first.stdout)[-1]
+    assert totals["type"] == "summary"
+    assert totals["repeated"] > 0  # the market repeats some frames
+    assert totals["strategies"]["MOMENTUM"]["exits"].keys() >= {"TIME_EXIT", "TAKE_PROFIT"}
+
+
+def test_the_speed_changes_nothing_but_the_pace(market_file: Path, users_file: Path) -> None:
+    arguments = (str(market_file), "--users", str(users_file))
+    assert run(*arguments, "--speed", "1000").stdout == run(*arguments).stdout
+
+
+def test_totals_agree_with_the_lines_and_every_signal_has_one_outcome(market_file: Path, users_file: Path) -> None:
+    *body, totals = lines(run(str(market_file), "--users", str(users_file), "--json").stdout)
+    decisions = [line for line in body if line["type"] == "decision"]
+    fills = [line["fill"] for line in body if line["type"] == "user_fill"]
+    assert len(decisions) + len(fills) == len(body)
+    assert (totals["decisions"], totals["fills"]) == (len(decisions), len(fills))
+    entries = [fill for fill in fills if fill["reason"] == "SIGNAL"]
+    assert totals["signals"] == len(entries) + sum(totals["refused"].values())
+    assert len({fill["id"] for fill in fills}) == len(fills)
+    momentum = totals["strategies"]["MOMENTUM"]
+    paid = sum(fill["lamports"] for fill in fills if fill["side"] == "BUY")
+    received = sum(fill["lamports"] for fill in fills if fill["side"] == "SELL")
+    assert (momentum["paid_lamports"], momentum["received_lamports"]) == (paid, received)
+    # Nothing is lost between what was paid and what it became.
+    assert momentum["realised_lamports"] == received - paid + momentum["open_cost_lamports"]
+    assert momentum["profit_lamports"] == received - paid + momentum["open_value_lamports"]
+
+
+def test_users_with_the_same_configuration_do_the_same(market_file: Path, users_file: Path) -> None:
+    body = lines(run(str(market_file), "--users", str(users_file)).stdout)
+    by_user: dict[str, list[Any]] = {}
+    for line in body:
+        if line["type"] == "user_fill":
+            fill = line["fill"]
+            by_user.setdefault(line["user"], []).append((fill["mint"], fill["side"], fill["lamports"], fill["at_ns"]))
+    assert by_user["quick"] == by_user["second"] != []
+    assert "idle" not in by_user
+
+
+def test_exits_by_time_happen_at_their_own_time_between_the_frames(market_file: Path, users_file: Path) -> None:
+    body = lines(run(str(market_file), "--users", str(users_file)).stdout)
+    fills = [line["fill"] for line in body if line["type"] == "user_fill" and line["user"] == "quick"]
+    bought = {fill["order_id"]: fill["at_ns"] for fill in fills if fill["side"] == "BUY"}
+    timed = [fill for fill in fills if fill["reason"] == "TIME_EXIT"]
+    waits = [fill["at_ns"] - bought[fill["order_id"].removesuffix(":exit1")] for fill in timed]
+    assert waits
+    assert min(waits) == 20 * SECOND_NS  # to the nanosecond, where a price was known
+
+
+def test_a_frame_that_comes_twice_counts_once(market_file: Path) -> None:
+    recorded = list(read_recording(market_file))[:400]
+    once, twice = Replay(default_users()), Replay(default_users())
+    expected = [line for each in recorded for line in once.frame(each)]
+    got = [line for each in recorded for _ in range(2) for line in twice.frame(each)]
+    assert got == expected != []
+    assert twice.finish().repeated == 400 + 2 * once.finish().repeated
+
+
+def test_the_default_users_are_one_for_each_way_of_taking_decisions() -> None:
+    users = dict(default_users())
+    assert len(users) == len(Strategy) * (len(RiskLevel) + 1)
+    assert {(c.strategy, c.risk_level, c.min_score) for c in users.values()} == {
+        *((strategy, level, None) for strategy in Strategy for level in RiskLevel),
+        *((strategy, RiskLevel.MEDIUM, 0) for strategy in Strategy),
+    }
+    assert terms(users["sniper-low"]).threshold == 80
+
+
+def test_a_malformed_frame_is_counted_and_a_malformed_line_ends_it_by_name(tmp_path: Path) -> None:
+    good = format_line('{"message":"Successfully subscribed to keys."}', START_NS)
+    path = tmp_path / "recording.jsonl"
+    path.write_bytes(good + format_line('{"txType":"create"}', START_NS) + b"\n" + b'{"raw": "no time"}\n' + good)
+    replay = Replay(default_users())
+    with pytest.raises(ReplayError, match=r"recording\.jsonl, line 4: .*t_wall"):
+        list(chain.from_iterable(map(replay.frame, read_recording(path))))
+    assert replay.finish().frames == {"Notice": 1, "malformed": 1}
+    done = run(str(path))
+    assert done.returncode == 1
+    assert b"line 4" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+GOOD_USER = '{"user": "a", "config": {"strategy": "SNIPER"}}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (GOOD_USER + '{"user": "b", "config": {"strategy": "SNIPR"}}', "line 2: strategy"),
+        (GOOD_USER + '{"user": "b", "config": {"strategy": "SNIPER", "buy": 1}}', "line 2: buy: unknown field"),
+        (GOOD_USER + GOOD_USER, "line 2: user: a is there twice"),
+        ('{"user": "a.b", "config": {"strategy": "SNIPER"}}', "line 1: user: 'a.b' is no user id"),
+        ('{"user": "a"}', "line 1: .*config"),
+        ("[]", "line 1"),
+        ("\n", "no users"),
+    ],
+)
+def test_users_that_cannot_be_taken_are_named_by_line_and_field(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "users.jsonl"
+    path.write_text(text)
+    with pytest.raises(CohortError, match=problem):
+        read_users(path)
+
+
+def test_bad_arguments_end_with_status_2_and_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recording, users = tmp_path / "recording.jsonl", tmp_path / "users.jsonl"
+    recording.touch()
+    users.write_text("{}")
+    for call, word in (
+        (lambda: cli(tmp_path / "absent"), "absent"),
+        (lambda: cli(recording, users=tmp_path / "nobody"), "nobody"),
+        (lambda: cli(recording, users=users), "line 1"),
+        (lambda: cli(recording, speed=-1), "--speed"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            call()
+        assert ended.value.code == 2
+        assert word in capsys.readouterr().err
+
+
+def test_an_empty_recording_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.touch()
+    done = run(str(path), "--json")
+    assert done.returncode == 0
+    assert lines(done.stdout)[-1]["decisions"] == 0

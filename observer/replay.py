@@ -23,8 +23,8 @@ from typing import Final, NoReturn
 
 from analyze.analysis import Analysis
 from analyze.memory import EventIds
-from bots import paper
 from bots.book import Arrived, Book, Group
+from bots.paper import proceeds_lamports
 from dispatch.fanout import fanout
 from dispatch.preferences import Preferences
 from ingest.recording import LINE_BYTES_MAX, MalformedLine, Recorded, parse_line
@@ -153,7 +153,7 @@ class Replay:
         result.received_lamports += account.received_lamports
         result.realised_lamports += account.realised_lamports
         for mint, position in account.positions.items():
-            value = paper.proceeds_lamports(self._book.prices.get(mint), position.tokens)
+            value = proceeds_lamports(self._book.prices.get(mint), position.tokens)
             result.open_positions += 1
             result.open_unpriced += value is None
             result.open_cost_lamports += position.open_cost_lamports

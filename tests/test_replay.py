@@ -30,6 +30,10 @@ USERS = """\
  "tp_config": {"percent": 20}}}
 {"user": "second", "config": {"strategy": "MOMENTUM", "min_score": 0, "tp_strategy": "TIME_EXIT",
  "tp_config": {"seconds": 20}, "max_open_positions": 50, "max_entries_per_hour": 500}}
+{"user": "greedy-2", "config": {"strategy": "MOMENTUM", "risk_level": "HIGH", "tp_strategy": "FIXED",
+ "tp_config": {"percent": 20}}}
+{"user": "greedy-3", "config": {"strategy": "MOMENTUM", "risk_level": "HIGH", "tp_strategy": "FIXED",
+ "tp_config": {"percent": 20}}}
 {"user": "idle", "config": {"strategy": "AI_PREDICTIONS", "min_score": 0}}
 """.replace(",\n ", ", ")
 

@@ -185,7 +185,7 @@ def cli(file: Path, *, users: Path | None = None, speed: float = 0, json: bool =
     Parameters
     ----------
     file
-        A recording, a JSON line each: {"t_wall": unix_seconds, "raw": "<frame>"}.
+        A recording, a JSON line each: {"t_wall": unix_seconds, "raw": "..."}.
     users
         Users from a file, a JSON line each: {"user": "1", "config": {...}}. Without it, one for each strategy and risk
         level, and one for each strategy that takes every token.

@@ -39,3 +39,7 @@ lock:
         pyproject.toml requirements/build.in -o requirements/run.txt
     uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
         pyproject.toml --extra test requirements/build.in -c requirements/run.txt -o requirements/test.txt
+
+# write docs/settings.md and docs/metrics.md anew
+docs:
+    python docs/generate.py

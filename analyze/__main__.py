@@ -34,7 +34,7 @@ FIGURES = {
 
 
 class AnalyzeSettings(Settings, frozen=True, kw_only=True):
-    """Nothing yet that only analyze needs."""
+    """Nothing that only analyze needs."""
 
 
 class _Id(msgspec.Struct):
@@ -62,7 +62,9 @@ class Analyzing:
         last = await message_after(bus, "TOKENS", floor - 1) if floor else None
         if last is None:
             return
-        follower = Follower(bus, "TOKENS", "tokens.>", since_ns=last.at_ns - HORIZON_NS)
+        # Events are stored after they were seen, by hours if they had to wait in ingest's spool.
+        since_ns = min(last.at_ns, _seen_at_ns(last)) - HORIZON_NS
+        follower = Follower(bus, "TOKENS", "tokens.>", since_ns=since_ns)
         try:
             while not follower.caught_up:
                 for message in await follower.wait():
@@ -126,6 +128,13 @@ class Analyzing:
             except Unavailable:
                 self._scores = {**scores, **self._scores}
                 self._watches = {**watches, **self._watches}
+
+
+def _seen_at_ns(message: In) -> int:
+    try:
+        return _event(message.data).seen_at_ns
+    except MalformedEvent:
+        return message.at_ns
 
 
 def _entries(watches: dict[str, int]) -> list[tuple[str, bytes | None]]:

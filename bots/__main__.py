@@ -8,7 +8,10 @@ from runtime.settings import Common, Settings, SettingsError
 
 
 class BotsSettings(Settings, frozen=True, kw_only=True):
-    """owned: partitions that this process acts on, e.g. "0-15,20"; empty for all. No two processes share one."""
+    """What only bots needs.
+
+    owned: partitions that this process acts on, e.g. 0-15,20; empty for all. No two processes should share one.
+    """
 
     owned: str = ""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from runtime.standalone import fail
 from schemas import amm, curve
 
 FILE_BYTES_MAX = 64 << 20
@@ -80,15 +81,10 @@ def cli(file: Path) -> None:
             unequal += not answer["equal"]
             sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
     except BadVector as error:
-        _fail(f"{file}: {error}.")
+        fail(f"quote: {file}: {error}.", 1)
     if unequal:
-        _fail(f"{unequal} of {total} vectors differ from what they expect.")
-
-
-def _fail(sentence: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(sentence + "\n")
-    raise SystemExit(1)
+        sys.stdout.flush()
+        fail(f"quote: {unequal} of {total} vectors differ from what they expect.", 1)
 
 
 def _curve_buy_sol_in(v: Mapping[str, Any]) -> _Figures:

@@ -30,7 +30,10 @@ FIGURES = {
 
 
 class DispatchSettings(Settings, frozen=True, kw_only=True):
-    """signal_ttl_s: how long after its decision a signal may be acted upon."""
+    """What only dispatch needs.
+
+    signal_ttl_s: seconds after its decision in which a signal may be acted upon.
+    """
 
     signal_ttl_s: Seconds = 30.0
 

@@ -10,7 +10,8 @@ from typing import Annotated
 import msgspec
 
 from ingest.feed import URL_DEFAULT, Feed, FeedAddress, FeedOptions
-from ingest.intake import FIGURES, Intake
+from ingest.intake import FIGURES as INTAKE_FIGURES
+from ingest.intake import Intake
 from ingest.outbox import FIGURES as OUTBOX_FIGURES
 from ingest.outbox import Outbox
 from ingest.spool import Spool, SpoolFull, SpoolLocked
@@ -23,6 +24,8 @@ from runtime.telemetry import now_ns
 from schemas.codec import Decoder, MalformedEvent
 from schemas.events import TokenEvent
 
+FIGURES = {**INTAKE_FIGURES, **OUTBOX_FIGURES}
+
 FLUSH_S_MAX = 1.0
 REPORT_S = 0.5
 BROKER_WAIT_S_MAX = 2.0  # at the start; without the broker the feed is read all the same, into the spool
@@ -31,10 +34,12 @@ _event: Decoder[TokenEvent] = Decoder(TokenEvent)
 
 
 class IngestSettings(Settings, frozen=True, kw_only=True):
-    """feed_url: the venue's WebSocket. api_key: opens trade subscriptions; never shown.
+    """What only ingest needs.
 
-    silence_s: no frame for this long means the feed is not heard. spool_bytes_max: room on disk while the broker is
-    away; beyond it the feed is not read.
+    feed_url: the venue's WebSocket.
+    api_key: opens subscriptions to trades, which the venue charges for; never shown.
+    silence_s: no frame for this many seconds means that the feed is not heard.
+    spool_bytes_max: room on disk while the broker is away; beyond it the feed is not read.
     """
 
     feed_url: str = URL_DEFAULT
@@ -110,7 +115,7 @@ async def _report(process: Process, feed: Feed, outbox: Outbox) -> None:
 
 def cli() -> None:
     """Run the ingest process. Settings come from MINTLINE_… and MINTLINE_INGEST_… variables."""
-    run("ingest", main, IngestSettings, {**OUTBOX_FIGURES, **FIGURES}, needs_broker=False)
+    run("ingest", main, IngestSettings, FIGURES, needs_broker=False)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ _ODD_NAMES = (
     "two\nlines", "🚀🚀🚀", "月亮币", "القمر", "<b>bold</b>", "nul \x00", 'say "gm"', "a" * 250, " ", "O'Otter; --",
 )  # fmt: skip
 _ODD_PER_MILLE = 40
+# Names made of the words above, which soon have all been seen; the rest are new.
+_COPIED_PER_MILLE = 400
 
 
 class Text(NamedTuple):
@@ -63,8 +65,14 @@ def text(rng: Random) -> Text:
     if rng.randrange(1000) < _ODD_PER_MILLE:
         name = rng.choice(_ODD_NAMES)
         return Text(name, name[:10])
-    adjective, noun = rng.choice(_ADJECTIVES), rng.choice(_NOUNS)
+    adjective = rng.choice(_ADJECTIVES)
+    noun = rng.choice(_NOUNS) if rng.randrange(1000) < _COPIED_PER_MILLE else _coined(rng)
     return Text(f"{adjective} {noun}", (adjective[:2] + noun)[: rng.randrange(3, 8)].upper())
+
+
+def _coined(rng: Random) -> str:
+    """A word that hardly anybody used before."""
+    return "".join(rng.choice("bcdfghklmnprstvz") + rng.choice("aeiou") for _ in range(rng.randrange(2, 5))).title()
 
 
 def uri(rng: Random) -> str:

@@ -18,7 +18,7 @@ import cyclopts
 
 from ingest.feed import URL_DEFAULT, Feed, FeedAddress, FeedOptions
 from ingest.recording import LINE_BYTES_MAX, LINE_HEAD, MalformedLine, format_line, parse_line
-from ingest.standalone import fail, run_until_stopped
+from runtime.standalone import fail, run_until_stopped
 from schemas.events import FeedGap
 
 API_KEY_VARIABLE = "MINTLINE_INGEST_API_KEY"

@@ -28,7 +28,7 @@ from ingest.market import Frame, Market
 from ingest.playback import Recording
 from ingest.protocol import Conversation
 from ingest.recording import MalformedLine
-from ingest.standalone import fail, run_until_stopped
+from runtime.standalone import fail, run_until_stopped
 
 HOST_DEFAULT = "127.0.0.1"
 PATH = "/api/data"

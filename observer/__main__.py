@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from observer.figures import OWN
+from observer.figures import OWN as FIGURES
 from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
 
@@ -18,7 +18,7 @@ async def main(process: Process, settings: ObserverSettings) -> None:
 
 
 def cli() -> None:
-    run("observer", main, ObserverSettings, OWN)
+    run("observer", main, ObserverSettings, FIGURES)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,10 @@ IDLE_S = 1.0
 
 
 class ObserverSettings(Thresholds, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What only observer needs. max_capacity: bots that this installation is meant for."""
+    __doc__ = f"""{Thresholds.__doc__}
+    poll_interval_s: seconds between two rounds of questions to the broker.
+    max_capacity: bots that this installation is meant for.
+    """
 
     poll_interval_s: Seconds = 2.0
     max_capacity: int = 10_000

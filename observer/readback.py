@@ -15,6 +15,7 @@ from runtime import buckets
 from runtime.bus import Bus, BusError, Unavailable
 from runtime.readers import read
 from runtime.settings import Common, SettingsError, load_common
+from runtime.standalone import fail
 from runtime.telemetry import now_ns
 from runtime.wire import In
 from schemas.codec import Decoder, MalformedEvent
@@ -92,15 +93,10 @@ def cli(*, since_ns: int = 0, json: bool = False) -> None:
     try:
         result = asyncio.run(audit(load_common(os.environ), max(since_ns, reach_ns)))
     except SettingsError as error:
-        _fail(str(error), 2)
+        fail(f"audit: {error}", 2)
     except (Unavailable, BusError, TimeoutError, OSError) as error:
-        _fail(str(error) or "the broker does not answer (MINTLINE_NATS_URL)", 1)
+        fail(f"audit: {error or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
     values = msgspec.to_builtins(result)
     text = msgspec.json.encode(values).decode() if json else "\n".join(f"{k:>18}  {v}" for k, v in values.items())
     sys.stdout.write(text + "\n")
     sys.exit(1 if result.lost or result.doubled else 0)
-
-
-def _fail(sentence: str, status: int) -> None:
-    sys.stderr.write(f"mintline audit: {sentence}\n")
-    sys.exit(status)

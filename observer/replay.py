@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from analyze.analysis import Analysis
 from analyze.memory import EventIds
@@ -29,8 +29,10 @@ from dispatch.fanout import fanout
 from dispatch.preferences import Preferences
 from ingest.recording import LINE_BYTES_MAX, MalformedLine, Recorded, parse_line
 from ingest.venues.pumpportal import MalformedFrame, Notice, VenueError, parse
-from observer.cohort import CohortError, default_users, read_users
+from observer.cohort import default_users
 from observer.summary import Result, Summary, UserFill, count, lines
+from runtime.bots_file import BotsFileError, read_bots
+from runtime.standalone import fail
 from schemas.codec import Decoder, encode
 from schemas.config import BotConfig, BotWanted, Wanted
 from schemas.events import Decision, Fill, Refusal, Side, Signal, Strategy, TokenEvent
@@ -195,20 +197,20 @@ def cli(file: Path, *, users: Path | None = None, speed: float = 0, json: bool =
         Print the summary as the last JSON line instead.
     """
     if speed < 0:
-        _fail("--speed: 0 or more", 2)
+        fail("replay: --speed: 0 or more", 2)
     for name, path in (("FILE", file), ("--users", users)):
         if path is not None and not path.is_file():
-            _fail(f"{name}: there is no file {path}", 2)
+            fail(f"replay: {name}: there is no file {path}", 2)
     try:
-        replay = Replay(default_users() if users is None else read_users(users))
-    except (CohortError, OSError) as error:
-        _fail(f"--users: {error}", 2)
+        replay = Replay(default_users() if users is None else read_bots(users))
+    except BotsFileError as error:
+        fail(f"replay: --users: {error}", 2)
     try:
         summary = _run(replay, read_recording(file), speed)
         sys.stdout.buffer.write(encode(summary) + b"\n" if json else b"")
         sys.stdout.flush()
     except (ReplayError, OSError) as error:
-        _fail(str(error), 1)
+        fail(f"replay: {error}", 1)
     if not json:
         sys.stderr.write("\n".join(lines(summary)) + "\n")
 
@@ -256,8 +258,3 @@ def _progress() -> Callable[[int], None]:
         sys.stderr.flush()
 
     return progress
-
-
-def _fail(sentence: str, status: int) -> NoReturn:
-    sys.stderr.write(f"mintline replay: {sentence}\n")
-    sys.exit(status)

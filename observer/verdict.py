@@ -30,7 +30,14 @@ class Status(StrEnum):
 
 
 class Thresholds(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The largest value that is still ok. lag_*: messages not yet acknowledged by that stage."""
+    """The largest values that are still ok.
+
+    cpu_percent_max: of all cores.
+    memory_percent_max: of the machine, or of the control group where that is less.
+    disk_percent_max: of the volume that holds the data.
+    feed_silence_s_max: seconds without a frame.
+    lag_analyze_max, lag_dispatch_max, lag_bots_max: messages that the stage has not acknowledged.
+    """
 
     cpu_percent_max: Percent = 95.0
     memory_percent_max: Percent = 90.0

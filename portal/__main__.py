@@ -21,22 +21,22 @@ FIGURES = {
 class PortalSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What only portal needs.
 
-    admin_token: what X-Admin-Token must say; "" leaves the one-time links as the only way in.
-    admin_allowed_ips: addresses and networks that may use the admin interface, separated by commas.
-    behind_tls: a proxy in front speaks TLS; cookies are bound to it then.
+    host: where the pages listen.
+    port: their port; 0 takes a free one and logs it.
+    admin_token: what X-Admin-Token must say; without one the one-time links are the only way in.
+    behind_tls: whether a proxy in front speaks TLS; cookies are bound to it then.
     """
 
     host: str = "127.0.0.1"
     port: Port = 5001
     admin_token: str = ""
-    admin_allowed_ips: str = access.ALLOWED_IPS_DEFAULT
     behind_tls: bool = False
 
     def check(self, common: Common) -> None:
         try:
-            access.parse_networks(self.admin_allowed_ips)
+            access.parse_networks(common.admin_allowed_ips)
         except ValueError as error:
-            raise SettingsError(f"MINTLINE_PORTAL_ADMIN_ALLOWED_IPS: {error}") from None
+            raise SettingsError(f"MINTLINE_ADMIN_ALLOWED_IPS: {error}") from None
 
 
 async def main(process: Process, settings: PortalSettings) -> None:
@@ -46,9 +46,9 @@ async def main(process: Process, settings: PortalSettings) -> None:
         process.figures,
         process.log,
         token=settings.admin_token,
-        networks=access.parse_networks(settings.admin_allowed_ips),
+        networks=access.parse_networks(process.common.admin_allowed_ips),
         behind_tls=settings.behind_tls,
-        link_hint=f"python -m portal.link --base http://localhost:{settings.port}",
+        link_hint=f"mintline link --base http://localhost:{settings.port}",
     )
 
     def on_error(path: str, error: BaseException) -> None:

@@ -13,8 +13,6 @@ from enum import Enum, StrEnum
 
 import msgspec
 
-ALLOWED_IPS_DEFAULT = "127.0.0.0/8,::1"
-
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 

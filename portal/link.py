@@ -10,6 +10,7 @@ from portal.access import Role
 from portal.store import Store
 from runtime.bus import Bus, BusError, Unavailable
 from runtime.settings import Common, SettingsError, load_common
+from runtime.standalone import fail
 
 CONNECT_S_MAX = 10.0
 
@@ -35,13 +36,8 @@ def cli(*, base: str = "") -> None:
     try:
         code = asyncio.run(issue(load_common(os.environ)))
     except SettingsError as error:
-        _fail(str(error), 2)
+        fail(f"link: {error}", 2)
     except (Unavailable, BusError, TimeoutError, OSError) as error:
-        _fail(str(error) or "the broker does not answer (MINTLINE_NATS_URL)", 1)
+        fail(f"link: {error or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
     base = base.rstrip("/")
     sys.stdout.write(f"{base}/admin/enter?code={code}\n" if base else f"{code}\n")
-
-
-def _fail(sentence: str, status: int) -> None:
-    sys.stderr.write(f"mintline link: {sentence}\n")
-    sys.exit(status)

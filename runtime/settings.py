@@ -34,11 +34,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Common(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every process reads.
 
-    nats_url: one or more addresses, separated by commas.
-    nats_credentials: a .creds file; nats_nkey: a seed file; nats_ca, nats_cert, nats_key: TLS, PEM files.
-    http_port: of `/livez`, `/readyz` and `/metrics`; 0 takes a free one and logs it.
-    log: "json", "text", or "auto" (text on a terminal).
-    demo: whether simulated money and markets are meant to be running here (set by `mintline up --demo`).
+    nats_url: addresses of the broker, separated by commas.
+    nats_credentials: a .creds file.
+    nats_nkey: a file with the seed of an nkey.
+    nats_user, nats_password: where the broker wants them.
+    nats_ca: certificates of the authorities to trust, a PEM file; switches TLS on.
+    nats_cert, nats_key: our own certificate and its key, PEM files, where the broker verifies clients.
+    partitions: into how many parts users are divided; the same for all processes, and never changed afterwards.
+    instance: tells several processes of one service apart.
+    http_host: where `/livez`, `/readyz` and `/metrics` listen.
+    http_port: their port; 0 takes a free one and logs it.
+    log: json, text, or auto (text on a terminal).
+    log_level: debug, info, warning or error.
+    admin_allowed_ips: addresses and networks that may use the admin interface, separated by commas.
+    data_dir: where a process keeps its files.
+    demo: whether market and money are simulated (set by `mintline up --demo`).
     """
 
     nats_url: str = "nats://127.0.0.1:4222"
@@ -55,6 +65,7 @@ class Common(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     http_port: Port = 0
     log: Annotated[str, msgspec.Meta(pattern="^(auto|json|text)$")] = "auto"
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    admin_allowed_ips: str = "127.0.0.0/8,::1"
     data_dir: str = "data"
     demo: bool = False
 

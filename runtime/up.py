@@ -33,6 +33,7 @@ from runtime.embedded import (
     write_json,
 )
 from runtime.settings import SERVICES, Common
+from runtime.standalone import fail
 from runtime.telemetry import Logger
 from runtime.web import fetch
 from schemas import subjects
@@ -308,9 +309,9 @@ def cli(
         Which simulated market.
     """
     if users < 1 or users > 100_000:
-        _fail("--users: from 1 to 100000", 2)
+        fail("up: --users: from 1 to 100000", 2)
     if bots is not None and not bots.is_file():
-        _fail(f"--bots: there is no file {bots}", 2)
+        fail(f"up: --bots: there is no file {bots}", 2)
     options = Options(
         demo=demo, users=users, bots=bots, feed=feed, for_s=for_, as_json=json, logs=logs, speed=speed, seed=seed,
         data_dir=(data_dir or Path("data/demo" if demo else "data")).resolve(),
@@ -319,7 +320,7 @@ def cli(
         with _only_one(options.data_dir):
             result = asyncio.run(_run(options))
     except (StartError, Unavailable, BusError, TimeoutError) as error:
-        _fail(str(error) or type(error).__name__, 1)
+        fail(f"up: {error or type(error).__name__}", 1)
     if result is not None:
         _show(result, json)
         if result["lost"] or result["doubled"] or not result["drained"]:
@@ -329,8 +330,3 @@ def cli(
 def _show(result: Mapping[str, Any], as_json: bool) -> None:
     text = msgspec.json.encode(result).decode()
     print(text if as_json else "\n".join(f"{name:>10}  {value}" for name, value in result.items()))  # noqa: T201
-
-
-def _fail(sentence: str, status: int) -> None:
-    print(f"mintline up: {sentence}", file=sys.stderr)  # noqa: T201
-    sys.exit(status)

@@ -15,6 +15,7 @@ import msgspec
 
 from schemas import money
 from schemas.events import RiskLevel, Strategy, Struct
+from schemas.subjects import valid_user
 
 CONFIG_BYTES_MAX = 4096
 LADDER_LEVELS_MAX = 8
@@ -190,6 +191,25 @@ def parse_config(data: bytes) -> BotConfig:
     config = _config_decoder.decode(data)
     terms(config)
     return config
+
+
+class _Bot(msgspec.Struct, forbid_unknown_fields=True):
+    user: str
+    config: msgspec.Raw
+
+
+_bot_decoder = msgspec.json.Decoder(_Bot)
+
+
+def parse_bot(data: bytes) -> tuple[str, BotConfig]:
+    """`{"user": "1", "config": {…}}` -> user and configuration. Raises ConfigError, which names the field at fault."""
+    try:
+        bot = _bot_decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise ConfigError("", f'not {{"user": …, "config": {{…}}}}: {error}') from error
+    if not valid_user(bot.user):
+        raise ConfigError("user", f"{bot.user[:80]!r} is no user id; allowed: 1 to 64 letters, digits, _ and -")
+    return bot.user, parse_config(bytes(bot.config))
 
 
 def terms(config: BotConfig) -> Terms:

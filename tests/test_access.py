@@ -6,8 +6,9 @@ import pytest
 
 from portal import access
 from portal.access import ROUTES, Access, Role, address_is_listed, parse_networks, rule_of, token_matches
+from runtime.settings import Common
 
-LOOPBACK = parse_networks(access.ALLOWED_IPS_DEFAULT)
+LOOPBACK = parse_networks(Common().admin_allowed_ips)
 
 # Written out a second time on purpose: a change of the table must be meant.
 EXPECTED = {

@@ -201,7 +201,7 @@ async def visiting(bus: Bus, *, width: int = 1280, dark: bool = False) -> AsyncI
     admin = Admin(
         asked, store, Figures(FIGURES), Logger("portal", "json", "error"),
         token="", networks=access.parse_networks("127.0.0.0/8"), behind_tls=False,
-        link_hint="python -m portal.link --base http://localhost:5001",
+        link_hint="mintline link --base http://localhost:5001",
     )  # fmt: skip
     server = await web.serve(admin.routes(), "127.0.0.1", 0, middleware=admin.guard)
     address = f"http://127.0.0.1:{server.port}"
@@ -341,5 +341,5 @@ async def test_a_used_link_says_how_to_get_a_new_one(bus: Bus) -> None:
         await visit.page.context.clear_cookies()
         answer = await visit.page.goto(f"{visit.address}/admin/enter?code=used")
         assert answer.status == 403
-        assert "portal.link" in await visit.text("pre")
+        assert "mintline link" in await visit.text("pre")
         await visit.shot("used-link-400")

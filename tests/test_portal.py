@@ -135,7 +135,7 @@ async def running(bus: Bus, *, networks: str = "127.0.0.0/8", behind_tls: bool =
         token=TOKEN,
         networks=access.parse_networks(networks),
         behind_tls=behind_tls,
-        link_hint="python -m portal.link",
+        link_hint="mintline link",
     )
     server = await web.serve(admin.routes(), "127.0.0.1", 0, middleware=admin.guard)
     try:
@@ -205,7 +205,7 @@ async def test_a_link_works_once_and_opens_a_session(portal: Portal) -> None:
     second = await portal.get(f"/admin/enter?code={code}", Accept="text/html")
     assert second.status == 403
     assert "Set-Cookie" not in second.headers
-    assert "python -m portal.link" in second.body.decode()
+    assert "mintline link" in second.body.decode()
 
 
 async def test_of_two_who_open_a_link_at_once_one_comes_in(portal: Portal) -> None:
@@ -357,7 +357,7 @@ async def test_people_get_a_page_and_programs_get_json(portal: Portal) -> None:
     people = await portal.get("/admin", Accept="text/html,*/*;q=0.8")
     assert people.status == 401
     assert people.headers["Content-Type"].startswith("text/html")
-    assert "python -m portal.link" in people.body.decode()
+    assert "mintline link" in people.body.decode()
     assert (await portal.get("/api/admin/stats", Accept="text/html")).json["success"] is False
 
 
@@ -429,5 +429,5 @@ def bus_free_admin() -> Admin:
 
 
 def test_a_bad_network_in_the_settings_is_named() -> None:
-    with pytest.raises(SettingsError, match=r"MINTLINE_PORTAL_ADMIN_ALLOWED_IPS: 'everywhere'"):
-        PortalSettings(admin_allowed_ips="::1,everywhere").check(Common())
+    with pytest.raises(SettingsError, match=r"MINTLINE_ADMIN_ALLOWED_IPS: 'everywhere'"):
+        PortalSettings().check(Common(admin_allowed_ips="::1,everywhere"))

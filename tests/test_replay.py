@@ -12,8 +12,9 @@ import pytest
 
 from ingest.market import Market
 from ingest.recording import format_line
-from observer.cohort import CohortError, default_users, read_users
+from observer.cohort import default_users
 from observer.replay import Replay, ReplayError, cli, read_recording
+from runtime.bots_file import BotsFileError, read_bots
 from schemas.config import terms
 from schemas.events import RiskLevel, Strategy
 
@@ -143,7 +144,7 @@ def test_a_frame_that_comes_twice_counts_once(market_file: Path) -> None:
     expected = [line for each in recorded for line in once.frame(each)]
     got = [line for each in recorded for _ in range(2) for line in twice.frame(each)]
     assert got == expected != []
-    assert twice.finish().repeated == 400 + 2 * once.finish().repeated
+    assert twice.finish().repeated == 400 + once.finish().repeated
 
 
 def test_the_default_users_are_one_for_each_way_of_taking_decisions() -> None:
@@ -182,14 +183,14 @@ GOOD_USER = '{"user": "a", "config": {"strategy": "SNIPER"}}\n'
         ('{"user": "a.b", "config": {"strategy": "SNIPER"}}', "line 1: user: 'a.b' is no user id"),
         ('{"user": "a"}', "line 1: .*config"),
         ("[]", "line 1"),
-        ("\n", "no users"),
+        ("\n", "no bots"),
     ],
 )
 def test_users_that_cannot_be_taken_are_named_by_line_and_field(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "users.jsonl"
     path.write_text(text)
-    with pytest.raises(CohortError, match=problem):
-        read_users(path)
+    with pytest.raises(BotsFileError, match=problem):
+        list(read_bots(path))
 
 
 def test_bad_arguments_end_with_status_2_and_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

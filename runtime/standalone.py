@@ -1,4 +1,4 @@
-"""How a command that is no service runs: until it is done, or until it is asked to stop."""
+"""How a command that is no service runs: until it is done or asked to stop, and how it says that it failed."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def run_until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
 
 def fail(sentence: str, status: int) -> NoReturn:
     """One sentence on stderr, and out: 1 it failed, 2 bad arguments or settings."""
-    print(f"mintline {sentence}", file=sys.stderr)  # noqa: T201 - a command's own output
+    sys.stderr.write(f"mintline {sentence}\n")
     sys.exit(status)

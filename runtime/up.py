@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import signal
 import sys
 import time
@@ -18,7 +19,6 @@ import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from runtime.bus import Bus, BusError, Unavailable
 from runtime.embedded import (
@@ -32,10 +32,10 @@ from runtime.embedded import (
     run_once,
     write_json,
 )
+from runtime.screen import Screen, totals
 from runtime.settings import SERVICES, Common
 from runtime.standalone import fail
 from runtime.telemetry import Logger
-from runtime.web import fetch
 from schemas import subjects
 
 BROKER_PORT, MONITOR_PORT, PORTAL_PORT = 4222, 8222, 5001
@@ -102,7 +102,7 @@ class Up:
         portal_port = free_port(PORTAL_PORT)
         own: dict[str, dict[str, str]] = {
             "ingest": {"MINTLINE_INGEST_API_KEY": api_key},
-            "portal": {"MINTLINE_PORTAL_PORT": str(portal_port)},
+            "portal": {"MINTLINE_PORTAL_PORT": str(portal_port), "MINTLINE_PORTAL_ADMIN_TOKEN": self._admin_token()},
         }
         if self.endpoints["feed"]:
             own["ingest"]["MINTLINE_INGEST_FEED_URL"] = self.endpoints["feed"]
@@ -119,6 +119,17 @@ class Up:
         if late:
             raise StartError(f"not ready within {START_S_MAX:g} s: {', '.join(late)}; see {self._log_path('*')}")
         self.write_endpoints()
+
+    def _admin_token(self) -> str:
+        """The token of the settings, or one made once and kept in data_dir/admin.token for programs to read."""
+        given = os.environ.get("MINTLINE_PORTAL_ADMIN_TOKEN", "")
+        path = self.options.data_dir / "admin.token"
+        if given:
+            return given
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_urlsafe(32) + "\n")
+        return path.read_text().strip()
 
     def write_endpoints(self) -> None:
         self.endpoints["pids"] = {child.name: child.pid for child in self.children}
@@ -204,34 +215,19 @@ def _only_one(data_dir: Path) -> Iterator[None]:
         yield
 
 
-async def _totals(up: Up) -> dict[str, int]:
-    """The line's counts as the broker has them."""
-    status, body = await fetch(f"{up.endpoints['nats_monitor']}/jsz?streams=1", 2.0)
-    if status != 200:
-        return {}
-    accounts = json.loads(body).get("account_details", [])
-    streams = accounts[0].get("stream_detail", []) if accounts else []
-    return {s["name"]: int(s["state"]["messages"]) for s in streams if not s["name"].startswith("KV_")}
-
-
-def _table(up: Up, totals: Mapping[str, int], link: str) -> Table:
-    minutes, seconds = divmod((time.time_ns() - up.since_ns) // 1_000_000_000, 60)
-    table = Table(title=f"mintline, up for {minutes}:{seconds:02d}", caption=f"Admin, once: {link}\nCtrl-C stops")
-    for name in ("TOKENS", "DECISIONS", "SIGNALS", "FILLS", "DEAD"):
-        table.add_column(name, justify="right", min_width=10)
-    table.add_row(*(f"{totals.get(name, 0):,}" for name in ("TOKENS", "DECISIONS", "SIGNALS", "FILLS", "DEAD")))
-    return table
-
-
-async def _watch(up: Up, console: Console, link: str) -> None:
-    """Show the counts until asked to stop or the time is over."""
+async def _watch(up: Up, console: Console) -> None:
+    """Show what happens until asked to stop or the time is over."""
     options = up.options
     due = time.monotonic() + options.for_s if options.for_s else None
     quiet = options.as_json or options.logs
-    totals: dict[str, int] = {}
+    screen = Screen(up.since_ns)
+    counts: dict[str, int] = {}
     live: contextlib.AbstractContextManager[Live | None] = contextlib.nullcontext()
+    bus = Bus(lambda event, **fields: None)
     if console.is_terminal and not quiet:
-        live = Live(_table(up, totals, link), console=console, auto_refresh=False)
+        await asyncio.wait_for(bus.open(Common(nats_url=up.endpoints["nats"]), "mintline-up"), START_S_MAX)
+        await screen.listen(bus)
+        live = Live(screen.render(counts), console=console, auto_refresh=False)
     with live as shown:
         spoken = time.monotonic()
         while not up.stop.is_set() and (due is None or time.monotonic() < due):
@@ -239,12 +235,13 @@ async def _watch(up: Up, console: Console, link: str) -> None:
                 left = STATUS_INTERVAL_S if due is None else min(STATUS_INTERVAL_S, max(0.0, due - time.monotonic()))
                 await asyncio.wait_for(up.stop.wait(), left)
             with contextlib.suppress(OSError, TimeoutError, ValueError):
-                totals = await _totals(up)
+                counts = await totals(up.endpoints["nats_monitor"])
             if shown is not None:
-                shown.update(_table(up, totals, link), refresh=True)
+                shown.update(screen.render(counts), refresh=True)
             elif not quiet and time.monotonic() - spoken > PLAIN_STATUS_INTERVAL_S:
                 spoken = time.monotonic()
-                console.print(" ".join(f"{name}={count}" for name, count in totals.items()), highlight=False)
+                console.print(" ".join(f"{name}={count}" for name, count in counts.items()), highlight=False)
+    await bus.close()
 
 
 async def _run(options: Options) -> dict[str, Any] | None:
@@ -259,8 +256,8 @@ async def _run(options: Options) -> dict[str, Any] | None:
             link = await up.admin_link()
         console.print(f"dashboard  {up.endpoints['portal']}/admin", highlight=False)
         console.print(f"admin link (works once)  {link}", highlight=False, soft_wrap=True)
-        console.print(f"broker     {up.endpoints['nats']}   endpoints  {options.data_dir / 'endpoints.json'}")
-        await _watch(up, console, link)
+        console.print(f"broker     {up.endpoints['nats']}   endpoints  {options.data_dir / 'endpoints.json'}\n")
+        await _watch(up, console)
         if not options.for_s:
             return None
         with console.status("stopping the intake and reading the streams back …"):

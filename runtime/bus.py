@@ -23,12 +23,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from runtime import wire
-from runtime.settings import Common
+from runtime.settings import Common, SettingsError
 from runtime.wire import Out
 
 ACK_WAIT_S = 5.0
 REQUEST_WAIT_S = 5.0
 RECONNECT_WAIT_S = 0.25
+REFUSED_WAIT_S = 2.0  # after a refusal (a wrong key, too many connections), beside RECONNECT_WAIT_S
 FLUSH_WAIT_S = 2.0
 UNSENT_BYTES_MAX = 64 << 20  # written by us, not yet taken by the socket
 WATCH_INTERVAL_S = 0.5
@@ -66,12 +67,31 @@ _RETRY = {10176, 10210, 10074, 10077, 10008, 10023}
 NOT_FOUND = {10059, 10014, 10037}
 
 
+class _Client(Client):
+    """nats-py's client, but for two of its ways: it gives up for good on most errors that a server sends (a login
+    taken away and given back, say), and it goes on in plain text where TLS is wanted and the server has none."""
+
+    async def _process_err(self, err_msg: str) -> None:
+        if "permissions violation" in err_msg.lower():
+            await super()._process_err(err_msg)
+            return
+        error = nats.errors.Error(f"nats: {err_msg}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+    def _connect_command(self) -> bytes:
+        if "tls" in self.options and not self._server_info.get("tls_required"):
+            raise nats.errors.Error("TLS is wanted, and the broker does not ask for it; nothing was sent to it")
+        return super()._connect_command()
+
+
 class Bus:
     """One connection. Everything that waits has a limit; everything that fails says whether a retry helps."""
 
     def __init__(self, log: Log) -> None:
-        self._client = Client()
+        self._client = _Client()
         self._log = log
+        self._told: set[str] = set()  # what was logged since the last connection, to be told once
         self._inbox = f"_INBOX.{token_hex(8)}"
         self._tokens = count(1)
         self._waiting: dict[str, Callable[[Msg | None], None]] = {}
@@ -80,7 +100,7 @@ class Bus:
         self._tasks: list[asyncio.Task[None]] = []
         self.on_disconnect: list[Callable[[], None]] = []
         self.closed = asyncio.Event()
-        self._closing = False
+        self._opened = self._closing = False
 
     # Connection
 
@@ -92,8 +112,8 @@ class Bus:
         await self._connected.wait()
 
     async def open(self, settings: Common, name: str) -> None:
-        """Connect, however long the broker stays away; cancel to give up."""
-        options = _options(settings)
+        """Connect, however long the broker stays away; cancel to give up. Raises SettingsError."""
+        options = connection_options(settings)
 
         async def lost() -> None:
             self._connected.clear()
@@ -107,12 +127,18 @@ class Bus:
             self._log("broker_lost")
 
         async def back() -> None:
+            self._told.clear()
             self._connected.set()
             self._log("broker_back")
 
         async def failed(error: Exception) -> None:
-            if not isinstance(error, nats.errors.StaleConnectionError | ConnectionError | OSError):
-                self._log("broker_error", reason=f"{type(error).__name__}: {error}"[:300])
+            away = isinstance(error, OSError | TimeoutError) and not isinstance(error, ssl.SSLError)
+            reason = f"{type(error).__name__}: {error}"[:300]
+            if reason not in self._told:
+                self._told.add(reason)
+                self._log("broker_unreachable" if away else "broker_error", reason=reason, at=_shown(settings.nats_url))
+            if not away and not self._client.is_connected:
+                await asyncio.sleep(REFUSED_WAIT_S)
 
         async def ended() -> None:
             self._connected.clear()
@@ -135,6 +161,7 @@ class Bus:
             **options,
         )
         await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+        self._told.clear()
         self._connected.set()
         self._tasks.append(asyncio.create_task(self._keep(), name="bus-keeper"))
 
@@ -148,6 +175,8 @@ class Bus:
                 await self._client.flush(timeout=FLUSH_WAIT_S)  # type: ignore[arg-type]  # a float works
             except (nats.errors.Error, TimeoutError, OSError):
                 self._log("broker_flush_timeout")
+        if not self._opened:
+            return
         try:
             await asyncio.wait_for(self._client.close(), FLUSH_WAIT_S)
         except (nats.errors.Error, TimeoutError, OSError):
@@ -343,18 +372,57 @@ def _decode(message: Msg) -> wire.Answer:
         raise BusError(f"an acknowledgement that cannot be read: {message.data[:100]!r}") from error
 
 
-def _options(settings: Common) -> dict[str, Any]:
+def connection_options(settings: Common) -> dict[str, Any]:
+    """Login and TLS as nats-py wants them. Raises SettingsError, which names the variable of a file at fault."""
     options: dict[str, Any] = {}
     if settings.nats_credentials:
+        _read("NATS_CREDENTIALS", settings.nats_credentials, "-----BEGIN USER NKEY SEED-----")
         options["user_credentials"] = settings.nats_credentials
     if settings.nats_nkey:
-        options["nkeys_seed_str"] = Path(settings.nats_nkey).read_text().strip()
+        seed = _read("NATS_NKEY", settings.nats_nkey, "SU").strip()
+        try:
+            nkeys.from_seed(bytearray(seed.encode())).wipe()
+        except (nkeys.NkeysError, ValueError) as error:
+            raise SettingsError(f"MINTLINE_NATS_NKEY: {settings.nats_nkey} holds no seed of a user's nkey") from error
+        options["nkeys_seed_str"] = seed
     if settings.nats_user:
         options["user"], options["password"] = settings.nats_user, settings.nats_password
-    if settings.nats_ca or settings.nats_cert:
-        context = ssl.create_default_context(cafile=settings.nats_ca or None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        if settings.nats_cert:
-            context.load_cert_chain(settings.nats_cert, settings.nats_key or None)
-        options["tls"] = context
+    if settings.nats_ca or settings.nats_cert or "tls://" in settings.nats_url:
+        options["tls"] = _tls(settings)
     return options
+
+
+def _tls(settings: Common) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.nats_ca or None)
+    except OSError as error:
+        raise SettingsError(f"MINTLINE_NATS_CA: {settings.nats_ca}: {_why(error)}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if settings.nats_cert:
+        try:
+            context.load_cert_chain(settings.nats_cert, settings.nats_key or None)
+        except OSError as error:
+            names = "MINTLINE_NATS_CERT, MINTLINE_NATS_KEY"
+            raise SettingsError(f"{names}: {settings.nats_cert}, {settings.nats_key}: {_why(error)}") from error
+    return context
+
+
+def _read(name: str, path: str, wanted: str) -> str:
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"MINTLINE_{name}: {path}: {_why(error)}") from error
+    if wanted not in text:
+        raise SettingsError(f"MINTLINE_{name}: {path} holds no {wanted}")
+    return text
+
+
+def _why(error: Exception) -> str:
+    """Of a file that cannot be used; ssl's own errors tell nothing to people."""
+    text = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else ""
+    return text or "no PEM file of the kind that is needed"
+
+
+def _shown(urls: str) -> str:
+    """Addresses without the login that may be in them."""
+    return ",".join(url.rpartition("@")[2] for url in urls.split(","))

@@ -288,3 +288,7 @@ def test_both_forms_of_an_acknowledgement_subject_are_read() -> None:
     assert short is not None
     assert (short.sequence, short.number, short.pending) == (22, 3, 4)
     assert parse_delivery("_INBOX.1") is None
+
+
+async def test_a_bus_that_was_never_opened_can_be_closed() -> None:
+    await Bus(lambda event, **fields: None).close()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any, Union
+from typing import Annotated, Any, Union
 
 import msgspec
 
@@ -19,6 +19,7 @@ from schemas.subjects import valid_user
 
 CONFIG_BYTES_MAX = 4096
 LADDER_LEVELS_MAX = 8
+BLOCKED_CREATORS_MAX = 50
 
 # The score at which a user of each risk level takes a BUY; `min_score` overrides it.
 RISK_THRESHOLDS: Mapping[RiskLevel, int] = {RiskLevel.LOW: 80, RiskLevel.MEDIUM: 65, RiskLevel.HIGH: 50}
@@ -66,15 +67,37 @@ class BotConfig(Struct, frozen=True, kw_only=True):
     max_hold_seconds: int = 3600
     daily_loss_limit_sol: Decimal = Decimal("0.5")
     slippage_percent: Decimal = Decimal(10)
+    priority_fee_sol: Decimal = Decimal("0.0005")
+    silent_exit_seconds: int = 300
+    exit_on_rug: bool = True
+    trade_unknown_arithmetic: bool = False
+    blocked_creators: tuple[str, ...] = ()
 
 
 class BotWanted(Struct, frozen=True, kw_only=True, tag_field="type", tag="bot_wanted"):
-    """The wanted state of a user's bot: the value under the user's key in the `bots` bucket."""
+    """The wanted state of a user's bot: the value under the user's key in the `bots` bucket.
+
+    close_positions: with STOPPED, sell what is held instead of letting it end by its rules.
+    killed: an operator's reason to refuse the user's entries, whatever the user wants; "" for none.
+    """
 
     user: str
     wanted: Wanted
     config: BotConfig
     changed_at_ns: int
+    close_positions: bool = False
+    killed: str = ""
+
+
+class KillSwitch(Struct, frozen=True, kw_only=True, tag_field="type", tag="kill_switch"):
+    """Under KILL_SWITCH_KEY in the `bots` bucket: refuses every user's entries while `reason` is not ""."""
+
+    reason: str
+    changed_at_ns: int
+
+
+# No user id begins with it.
+KILL_SWITCH_KEY = "_kill_switch"
 
 
 class Fixed(Struct, frozen=True, kw_only=True, tag=True):
@@ -119,7 +142,11 @@ ExitRule = Union[Fixed, Ladder, TrailingStop, Progressive, TimeExit]  # noqa: UP
 
 
 class Terms(Struct, frozen=True, kw_only=True):
-    """A configuration in integers. threshold: the score from which the bot takes a BUY."""
+    """A configuration in integers.
+
+    threshold: the score from which the bot takes a BUY. silent_exit_ns: sell when no price was heard for this long; 0
+    never does.
+    """
 
     strategy: Strategy
     threshold: int
@@ -132,6 +159,11 @@ class Terms(Struct, frozen=True, kw_only=True):
     max_hold_ns: int
     daily_loss_limit_lamports: int
     slippage_bps: int
+    priority_fee_lamports: int
+    silent_exit_ns: int
+    exit_on_rug: bool
+    trade_unknown_arithmetic: bool
+    blocked_creators: frozenset[str]
 
 
 _SECOND_NS = 1_000_000_000
@@ -147,6 +179,8 @@ _RANGES: Mapping[str, tuple[Decimal, Decimal]] = {
     "max_hold_seconds": (Decimal(1), Decimal(86_400)),
     "daily_loss_limit_sol": (Decimal("0.0001"), Decimal(100_000)),
     "slippage_percent": (Decimal(0), Decimal(100)),
+    "priority_fee_sol": (Decimal(0), Decimal(1)),
+    "silent_exit_seconds": (Decimal(0), Decimal(86_400)),
 }
 
 _DEFAULT_TP: Mapping[TakeProfit, Mapping[str, Any]] = {
@@ -233,6 +267,11 @@ def terms(config: BotConfig) -> Terms:
         max_hold_ns=config.max_hold_seconds * _SECOND_NS,
         daily_loss_limit_lamports=_lamports("daily_loss_limit_sol", config.daily_loss_limit_sol),
         slippage_bps=_bps("slippage_percent", config.slippage_percent),
+        priority_fee_lamports=_lamports("priority_fee_sol", config.priority_fee_sol),
+        silent_exit_ns=config.silent_exit_seconds * _SECOND_NS,
+        exit_on_rug=config.exit_on_rug,
+        trade_unknown_arithmetic=config.trade_unknown_arithmetic,
+        blocked_creators=frozenset(config.blocked_creators),
     )
 
 
@@ -344,6 +383,11 @@ _FIELD_TYPES: Mapping[str, Any] = {
     "max_hold_seconds": int,
     "daily_loss_limit_sol": Decimal,
     "slippage_percent": Decimal,
+    "priority_fee_sol": Decimal,
+    "silent_exit_seconds": int,
+    "exit_on_rug": bool,
+    "trade_unknown_arithmetic": bool,
+    "blocked_creators": Annotated[tuple[str, ...], msgspec.Meta(max_length=BLOCKED_CREATORS_MAX)],
 }
 
 
@@ -353,7 +397,16 @@ def _allowed(name: str) -> str:
         kind = "a whole number" if _FIELD_TYPES[name] is not Decimal else "a number"
         return f"{kind} from {low} to {high}"
     kind_ = _FIELD_TYPES[name]
-    return ", ".join(kind_) if isinstance(kind_, type) and issubclass(kind_, StrEnum) else "an object"
+    if isinstance(kind_, type) and issubclass(kind_, StrEnum):
+        return ", ".join(kind_)
+    return _ALLOWED.get(name, "an object")
+
+
+_ALLOWED: Mapping[str, str] = {
+    "exit_on_rug": "true, false",
+    "trade_unknown_arithmetic": "true, false",
+    "blocked_creators": f"a list of up to {BLOCKED_CREATORS_MAX} addresses",
+}
 
 
 def _plain(error: msgspec.DecodeError) -> str:

@@ -45,6 +45,16 @@ class Strategy(StrEnum):
     AI_PREDICTIONS = "AI_PREDICTIONS"
 
 
+class Origin(StrEnum):
+    """What a decision comes from: a strategy that users choose, or an alarm that concerns every holder."""
+
+    SNIPER = "SNIPER"
+    MOMENTUM = "MOMENTUM"
+    GRADUATION = "GRADUATION"
+    AI_PREDICTIONS = "AI_PREDICTIONS"
+    RUG_ALARM = "RUG_ALARM"
+
+
 class RiskLevel(StrEnum):
     """How much risk a user takes; as a decision's risk, the most cautious level that takes it."""
 
@@ -71,6 +81,8 @@ class Reason(StrEnum):
     NO_PRICE = "NO_PRICE"
     UNKNOWN_ARITHMETIC = "UNKNOWN_ARITHMETIC"
     TOO_SMALL = "TOO_SMALL"
+    BLOCKED_CREATOR = "BLOCKED_CREATOR"
+    KILL_SWITCH = "KILL_SWITCH"
     # exits
     TAKE_PROFIT = "TAKE_PROFIT"
     STOP_LOSS = "STOP_LOSS"
@@ -78,6 +90,9 @@ class Reason(StrEnum):
     MAX_HOLD = "MAX_HOLD"
     MIGRATED = "MIGRATED"
     SELL_SIGNAL = "SELL_SIGNAL"
+    RUG_ALARM = "RUG_ALARM"
+    SILENT_PRICE = "SILENT_PRICE"
+    BOT_STOPPED = "BOT_STOPPED"
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -179,18 +194,22 @@ class Decision(Struct, frozen=True, kw_only=True, tag_field="type", tag="decisio
     risk: the most cautious risk level whose threshold the score reaches; None if it reaches none of them.
     reasons: what moved the score, most important first, e.g. "dev_buy_modest:+12".
     features: what the strategy looked at, integers with the unit in the name.
+    arithmetic_known: whether the coin's prices follow formulas that we know; mayhem, USDC-quoted and bonk coins do not.
+    market: None where the venue's frames hold no curve (bonk, USDC).
     """
 
     id: str
-    strategy: Strategy
+    strategy: Origin
     side: Side
     mint: str
+    creator: str
     score: int
     previous_score: int
     risk: RiskLevel | None
     reasons: tuple[str, ...]
     features: dict[str, int]
-    market: Market
+    arithmetic_known: bool
+    market: Market | None
     decided_at_ns: int
 
 
@@ -204,13 +223,15 @@ class Signal(Struct, frozen=True, kw_only=True, tag_field="type", tag="signal"):
     id: str
     user: str
     decision_id: str
-    strategy: Strategy
+    strategy: Origin
     side: Side
     mint: str
+    creator: str
     score: int
     risk: RiskLevel | None
     reasons: tuple[str, ...]
-    market: Market
+    arithmetic_known: bool
+    market: Market | None
     config_revision: int
     decided_at_ns: int
     expires_at_ns: int
@@ -240,7 +261,8 @@ class Fill(Struct, frozen=True, kw_only=True, tag="fill"):
 
     lamports: paid in all by a buy, received in all by a sell, fees included.
     curve_lamports: what went into or came out of the reserves.
-    protocol_fee_lamports + creator_fee_lamports (+ curve_lamports) make up the difference exactly.
+    network_fee_lamports: the transaction's base and priority fee.
+    A buy's lamports are curve_lamports and the three fees together, a sell's are curve_lamports less the fees, exactly.
     price_at_ns: when the market state that it was filled against was seen.
     """
 
@@ -254,6 +276,7 @@ class Fill(Struct, frozen=True, kw_only=True, tag="fill"):
     curve_lamports: int
     protocol_fee_lamports: int
     creator_fee_lamports: int
+    network_fee_lamports: int
     reason: Reason
     price_at_ns: int
     at_ns: int

@@ -23,6 +23,7 @@ MESSAGES = (
     events.DeadLetter,
     events.ProcessStatus,
     config.BotWanted,
+    config.KillSwitch,
 )
 
 

@@ -35,6 +35,7 @@ from schemas.events import (
     Decision,
     FeedGap,
     Market,
+    Origin,
     Score,
     Side,
     Strategy,
@@ -206,7 +207,7 @@ class Analysis:
                 continue
             opened.announced[strategy] = opinion.score
             self.counters[strategy, DECIDED] += 1
-            decisions.append(_decision(event, strategy, opinion, previous, token.market))
+            decisions.append(_decision(event, strategy, opinion, previous, token.market, token.creator))
         return decisions
 
     def _scored(self, opened: _Open, strategy: Strategy, score: int, now_ns: int) -> None:
@@ -255,17 +256,20 @@ def _decision(
     opinion: Scored,
     previous_score: int,
     market: Market,
+    creator: str,
 ) -> Decision:
     return Decision(
         id=decision_id(event.id, strategy),
-        strategy=strategy,
+        strategy=Origin(strategy),
         side=Side.BUY,
         mint=event.mint,
+        creator=creator,
         score=opinion.score,
         previous_score=previous_score,
         risk=risk_of(opinion.score),
         reasons=opinion.reasons,
         features=opinion.features,
+        arithmetic_known=True,
         market=market,
         decided_at_ns=event.seen_at_ns,
     )

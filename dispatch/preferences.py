@@ -3,8 +3,8 @@
 A user's bot with strategy S and threshold T is entered once, under (S, T). A BUY decision addresses the thresholds in
 (previous_score, score], at most 101 entries of the index whatever the number of users. Nothing ever loops over all.
 
-A SELL addresses nobody yet: who holds a coin is known to the bots, not here. The seam is `match`; it needs an index by
-mint beside this one.
+A SELL addresses nobody: rug alarms concern holders, and who holds a coin is known to the bots, not here. They follow
+`decisions.RUG_ALARM.*` themselves.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Preferences:
         self._revision = 0
         self._places: dict[str, _Place] = {}
         # By strategy and threshold: users, ascending. Sorted lists make the union below a merge of runs.
-        self._users: dict[Strategy, tuple[list[str], ...]] = {
-            strategy: tuple([] for _ in range(THRESHOLDS)) for strategy in Strategy
+        self._users: dict[str, tuple[list[str], ...]] = {
+            str(strategy): tuple([] for _ in range(THRESHOLDS)) for strategy in Strategy
         }
         self._refused: dict[str, str] = {}
 
@@ -79,10 +79,10 @@ class Preferences:
             self._refused[user] = problem
 
     def match(self, decision: Decision) -> list[str]:
-        """The users that a decision addresses, ascending."""
-        if decision.side is not Side.BUY:
+        """The users that a decision addresses, ascending; nobody for one that comes from no strategy."""
+        by_threshold = self._users.get(decision.strategy)
+        if decision.side is not Side.BUY or by_threshold is None:
             return []
-        by_threshold = self._users[decision.strategy]
         matched: list[str] = []
         for users in by_threshold[max(0, decision.previous_score + 1) : decision.score + 1]:
             matched += users

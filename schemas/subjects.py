@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from schemas.events import FeedGap, Strategy, Struct, TokenCreated, TokenEvent, TokenTraded
+from schemas.events import FeedGap, Origin, Struct, TokenCreated, TokenEvent, TokenTraded
 
 MINUTE_S = 60
 HOUR_S = 3600
@@ -142,8 +142,8 @@ def token_subject(event: TokenEvent) -> str:
     return f"tokens.migrated.{event.mint}"
 
 
-def decision_subject(strategy: Strategy, mint: str) -> str:
-    return f"decisions.{strategy}.{mint}"
+def decision_subject(origin: Origin, mint: str) -> str:
+    return f"decisions.{origin}.{mint}"
 
 
 def signal_subject(user: str) -> str:

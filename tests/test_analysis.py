@@ -31,6 +31,7 @@ from schemas.events import (
     Decision,
     FeedGap,
     Market,
+    Origin,
     Quote,
     Side,
     Strategy,
@@ -113,12 +114,12 @@ def test_sniper_decides_once_at_the_creation() -> None:
     event = world.create("A")
     [decision] = analysis.feed(event)
     assert decision.id == decision_id(event.id, Strategy.SNIPER)
-    assert (decision.strategy, decision.side, decision.mint) == (Strategy.SNIPER, Side.BUY, "A")
+    assert (decision.strategy, decision.side, decision.mint) == (Origin.SNIPER, Side.BUY, "A")
     assert (decision.previous_score, decision.decided_at_ns) == (-1, event.seen_at_ns)
     assert (decision.market, decision.risk) == (event.market, risk_of(decision.score))
     assert decision.features["dev_buy_lamports"] == event.dev_buy_lamports
     assert decision.reasons[0] == "dev_buy_fair:+20"
-    assert all(d.strategy is Strategy.MOMENTUM for d in fed(analysis, *rush(world, "A")))
+    assert all(d.strategy is Origin.MOMENTUM for d in fed(analysis, *rush(world, "A")))
 
 
 def test_momentum_announces_each_new_height_and_links_it_to_the_one_before() -> None:

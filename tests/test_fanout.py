@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dispatch.fanout import SIGNAL_TTL_NS, fanout, signal
 from schemas.codec import Decoder, encode
-from schemas.events import Decision, Market, RiskLevel, Side, Signal, Strategy, signal_id
+from schemas.events import Decision, Market, Origin, RiskLevel, Side, Signal, signal_id
 from schemas.subjects import valid_user
 
 decode: Decoder[Signal] = Decoder(Signal)
@@ -18,21 +18,23 @@ texts = st.text(max_size=40) | st.just('","user":"') | st.just("\\") | st.just('
 decisions = st.builds(
     Decision,
     id=texts,
-    strategy=st.sampled_from(list(Strategy)),
+    strategy=st.sampled_from(list(Origin)),
     side=st.sampled_from(list(Side)),
     mint=texts,
+    creator=texts,
     score=st.integers(0, 100),
     previous_score=st.integers(-1, 99),
     risk=st.none() | st.sampled_from(list(RiskLevel)),
     reasons=st.lists(texts, max_size=4).map(tuple),
     features=st.dictionaries(st.sampled_from(["age_ms", "buys"]), amounts),
-    market=st.builds(Market, virtual_lamports=amounts, virtual_tokens=amounts, seen_at_ns=amounts),
+    arithmetic_known=st.booleans(),
+    market=st.none() | st.builds(Market, virtual_lamports=amounts, virtual_tokens=amounts, seen_at_ns=amounts),
     decided_at_ns=st.integers(0, 2**62),
 )
 
 PLAIN = Decision(
-    id="ab12:SNIPER", strategy=Strategy.SNIPER, side=Side.BUY, mint="M", score=70, previous_score=-1,
-    risk=RiskLevel.MEDIUM, reasons=("name_new:+10",), features={"age_ms": 0},
+    id="ab12:SNIPER", strategy=Origin.SNIPER, side=Side.BUY, mint="M", creator="dev", score=70, previous_score=-1,
+    risk=RiskLevel.MEDIUM, reasons=("name_new:+10",), features={"age_ms": 0}, arithmetic_known=True,
     market=Market(virtual_lamports=1, virtual_tokens=2, seen_at_ns=3), decided_at_ns=1_000,
 )  # fmt: skip
 

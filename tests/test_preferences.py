@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dispatch.preferences import Preferences
 from schemas.config import RISK_THRESHOLDS, BotConfig, BotWanted, TakeProfit, Wanted
-from schemas.events import Decision, Market, RiskLevel, Side, Strategy
+from schemas.events import Decision, Market, Origin, RiskLevel, Side, Strategy
 
 MARKET = Market(virtual_lamports=30_000_000_000, virtual_tokens=1_073_000_000_000_000, seen_at_ns=1)
 
@@ -26,10 +26,12 @@ def wanted(
     return BotWanted(user=user, wanted=state, config=config, changed_at_ns=1)
 
 
-def decision(score: int, previous: int = -1, strategy: Strategy = Strategy.SNIPER, side: Side = Side.BUY) -> Decision:
+def decision(
+    score: int, previous: int = -1, strategy: Strategy | Origin = Strategy.SNIPER, side: Side = Side.BUY
+) -> Decision:
     return Decision(
-        id="e:S", strategy=strategy, side=side, mint="M", score=score, previous_score=previous, risk=None,
-        reasons=(), features={}, market=MARKET, decided_at_ns=1,
+        id="e:S", strategy=Origin(strategy), side=side, mint="M", creator="dev", score=score, previous_score=previous,
+        risk=None, reasons=(), features={}, arithmetic_known=True, market=MARKET, decided_at_ns=1,
     )  # fmt: skip
 
 
@@ -77,6 +79,15 @@ def test_only_the_decisions_strategy_is_addressed() -> None:
     preferences.apply("s", wanted("s", Strategy.SNIPER), 1)
     preferences.apply("m", wanted("m", Strategy.MOMENTUM), 2)
     assert preferences.match(decision(100, strategy=Strategy.MOMENTUM)) == ["m"]
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_a_rug_alarm_addresses_nobody_here(side: Side) -> None:
+    """Who holds the coin is known to the bots, which follow the alarms themselves."""
+    preferences = Preferences()
+    for revision, strategy in enumerate(Strategy, 1):
+        preferences.apply(str(strategy), wanted(str(strategy), strategy, min_score=0), revision)
+    assert preferences.match(decision(100, strategy=Origin.RUG_ALARM, side=side)) == []
 
 
 def test_a_sell_addresses_nobody() -> None:

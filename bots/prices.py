@@ -9,6 +9,9 @@ or a first trade in the pool) in a PumpSwap pool:
                 itself, those of every canonical pool
     unknown     state None: a venue whose arithmetic is not known, or a pool of which nothing is known yet
 
+A rug alarm is a fact about the coin, too, and is kept beside its price: who holds it, or has ordered it, meets it
+whenever the price is looked at.
+
 "Canonical" needs a coin priced in SOL, not mayhem, seen on an ordinary curve, that moved to "pump-amm"; only then is
 a pool's state ever derived. Coins whose creation was not heard pass as ordinary when a trade showed their curve.
 Without a gap in the feed a curve's last state is exact however old it is: only trades change it.
@@ -42,6 +45,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     pool: where it trades, as the venue spells it; "" unknown.
     ordinary: the curve and the pool follow the formulas of `schemas`, priced in SOL.
     migrated_at_ns: when we heard that it had left its curve; None while it has not.
+    alarmed_at_ns: the newest rug alarm; None without one.
     """
 
     mint: str
@@ -50,6 +54,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     pool: str = CURVE_POOL
     ordinary: bool = True
     migrated_at_ns: int | None = None
+    alarmed_at_ns: int | None = None
 
     @property
     def known_arithmetic(self) -> bool:
@@ -57,9 +62,35 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.pool in ("", CURVE_POOL, AMM_POOL) and (self.ordinary or self.migrated_at_ns is not None)
 
 
-def of_market(mint: str, market: Market) -> Price:
+class Feed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What was heard of the venue at all, by the events' own times; silence of a coin only means something within it.
+
+    since_at_ns: the end of the last known gap; 0 where none is known. heard_at_ns: the newest event of any coin.
+    """
+
+    since_at_ns: int = 0
+    heard_at_ns: int = 0
+
+
+NOTHING_HEARD: Final = Feed()
+
+
+def of_market(mint: str, market: Market, *, ordinary: bool = True) -> Price:
     """The price that a signal carries with it."""
-    return Price(mint=mint, state=curve.from_market(market), seen_at_ns=market.seen_at_ns)
+    return Price(mint=mint, state=curve.from_market(market), seen_at_ns=market.seen_at_ns, ordinary=ordinary)
+
+
+def learned(price: Price | None, mint: str, market: Market, *, ordinary: bool) -> Price:
+    """The newer of a known price and a curve that a signal carries; the same object where the signal's is not newer.
+
+    A coin that has left its curve, or that has no formula, is not priced by a curve.
+    """
+    if price is None:
+        return of_market(mint, market, ordinary=ordinary)
+    off_curve = price.migrated_at_ns is not None or (price.state is None and not price.ordinary)
+    if off_curve or (price.state is not None and price.seen_at_ns >= market.seen_at_ns):
+        return price
+    return msgspec.structs.replace(price, state=curve.from_market(market), seen_at_ns=market.seen_at_ns)
 
 
 def fold(price: Price | None, event: TokenCreated | TokenTraded | TokenMigrated) -> Price | None:
@@ -74,9 +105,10 @@ def fold(price: Price | None, event: TokenCreated | TokenTraded | TokenMigrated)
 class Prices:
     """Prices by mint: all held ones, and the most recently seen others up to a number."""
 
-    __slots__ = ("_held", "_mints_max", "_recent")
+    __slots__ = ("_held", "_mints_max", "_recent", "feed")
 
     def __init__(self, mints_max: int = MINTS_MAX) -> None:
+        self.feed = NOTHING_HEARD
         self._mints_max = mints_max
         self._recent: dict[str, Price] = {}  # in order of their last event
         self._held: dict[str, Price | None] = {}
@@ -101,17 +133,44 @@ class Prices:
 
     def apply(self, event: TokenEvent) -> Price | None:
         """The mint's new price; None where the event changed nothing."""
+        heard_at_ns = max(self.feed.heard_at_ns, event.seen_at_ns)
         if isinstance(event, FeedGap):
+            self.feed = Feed(since_at_ns=max(self.feed.since_at_ns, event.seen_at_ns), heard_at_ns=heard_at_ns)
             return None
+        self.feed = Feed(since_at_ns=self.feed.since_at_ns, heard_at_ns=heard_at_ns)
         before = self.get(event.mint)
         price = fold(before, event)
         if price is None or price is before:
             return None
-        if event.mint in self._held:
-            self._held[event.mint] = price
+        self._keep(price)
+        return price
+
+    def learn(self, mint: str, market: Market, *, ordinary: bool) -> Price:
+        """Take in the curve that a signal carries, where it is newer than what is known; the mint's price."""
+        before = self.get(mint)
+        price = learned(before, mint, market, ordinary=ordinary)
+        if price is not before:
+            self._keep(price)
+        return price
+
+    def alarm(self, mint: str, at_ns: int) -> Price | None:
+        """Note a rug alarm; the mint's new price, None where nobody knows or holds it, or a newer one is known."""
+        before = self.get(mint)
+        if before is None:
+            if mint not in self._held:
+                return None
+            before = Price(mint=mint, state=None, seen_at_ns=0)
+        if before.alarmed_at_ns is not None and before.alarmed_at_ns >= at_ns:
+            return None
+        price = msgspec.structs.replace(before, alarmed_at_ns=at_ns)
+        self._keep(price)
+        return price
+
+    def _keep(self, price: Price) -> None:
+        if price.mint in self._held:
+            self._held[price.mint] = price
         else:
             self._remember(price)
-        return price
 
     def _remember(self, price: Price) -> None:
         self._recent.pop(price.mint, None)
@@ -132,7 +191,12 @@ def _created(price: Price | None, event: TokenCreated) -> Price | None:
         return msgspec.structs.replace(price, ordinary=price.ordinary and ordinary)
     state = curve.from_market(event.market) if event.market is not None and event.quote is not Quote.USDC else None
     return Price(
-        mint=event.mint, state=state, seen_at_ns=event.seen_at_ns, pool=event.pool or CURVE_POOL, ordinary=ordinary
+        mint=event.mint,
+        state=state,
+        seen_at_ns=event.seen_at_ns,
+        pool=event.pool or CURVE_POOL,
+        ordinary=ordinary,
+        alarmed_at_ns=None if price is None else price.alarmed_at_ns,
     )
 
 

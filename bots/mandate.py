@@ -1,0 +1,44 @@
+"""What one user's bot may do: the user's configuration in integers, and what the user and the operators want of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from schemas.config import BotConfig, BotWanted, Terms, Wanted, terms
+from schemas.events import Strategy
+
+
+class Mandate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user's entries and exits are judged by.
+
+    running: whether entries are wanted. Exits follow `terms` either way.
+    closing: stopped, and what is held is to be sold at once.
+    killed: an operator's reason to refuse this user's entries; "" for none.
+    """
+
+    terms: Terms
+    running: bool
+    closing: bool = False
+    killed: str = ""
+
+
+def mandate_of(wanted: BotWanted) -> Mandate:
+    """Raises ConfigError, which names the field at fault."""
+    running = wanted.wanted is Wanted.RUNNING
+    return Mandate(
+        terms=terms(wanted.config),
+        running=running,
+        closing=not running and wanted.close_positions,
+        killed=wanted.killed,
+    )
+
+
+def stopped(mandate: Mandate) -> Mandate:
+    """The same terms without entries: for a user whose newest wish was deleted or cannot be read."""
+    return msgspec.structs.replace(mandate, running=False, closing=False)
+
+
+# What is held by a user whose wish was never readable ends by the default rules.
+UNKNOWN: Final = Mandate(terms=terms(BotConfig(strategy=Strategy.SNIPER)), running=False)

@@ -1,31 +1,42 @@
 """All users of one process: their accounts, what they hold, what is due; and one group of decisions at a time.
 
-    group = book.decide(events, signals, now_ns)    tentative: accounts already contain what was decided
-    book.settle(group, first, count, sequence)      the broker has stored appends first … first + count - 1
-    book.undo(group)                                it refused or did not answer: as if nothing had been decided
+    group = book.act(signals, alarms, until_ns, now_ns)   tentative: accounts already contain what was decided
+    book.settle(group, drafts, first_sequence)            the broker has stored these appends, contiguous from there
+    book.undo(group)                                      it refused or did not answer: as if nothing had been decided
+
+**Time is the events' own.** Events are heard as they come and acted on in the order of their `seen_at_ns`, together
+with what falls due (an order lands, a deadline comes) and with signals and alarms at the time they were decided. At the
+same instant an event comes first, then signals and alarms, then what is due: an order meets the market as all events
+up to its landing left it. So a recording gives the same entries as the live line did, whatever time the line took, as
+long as it took less than PROMPT_NS.
+
+What comes later than that (after an outage) cannot have been acted on in time: an old event only informs, an old signal
+or deadline is acted on now.
 
 A user without a ledger and without a signal has no account here, a mint is followed once however many hold it, and
-time is one heap, not a timer a user.
+deadlines are one heap, not a timer a user.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
-from bots import bot, exits, positions
+from bots import bot, exits, mandate, positions
+from bots.mandate import Mandate
+from bots.paper import LANDING_NS_DEFAULT
 from bots.positions import Account
 from bots.prices import Price, Prices
-from schemas.config import BotConfig, BotWanted, ConfigError, Terms, Wanted, terms
-from schemas.events import Append, Entry, FeedGap, Signal, Strategy, TokenEvent
+from schemas.config import BotWanted, ConfigError
+from schemas.events import Append, Decision, Entry, FeedGap, Intent, Reason, Side, Signal, TokenEvent
+
+# How far behind an event the line may be and still act as if it were not.
+PROMPT_NS = 5_000_000_000
 
 _NEVER_NS = 2**63 - 1
-
-# Exits of a position whose user has no configuration any more follow the defaults.
-_DEFAULT_TERMS = terms(BotConfig(strategy=Strategy.SNIPER))
+_VOID_MIN = 1_000  # void deadlines are left in the heap until they are as many as the others, and this many
 
 
 class Arrived(NamedTuple):
@@ -56,18 +67,25 @@ class Group:
 
 
 class Book:
-    """See the module. signals_created_at_ns: when the SIGNALS stream was created (positions.settle)."""
+    """See the module.
 
-    def __init__(self, signals_created_at_ns: int = 0) -> None:
+    landing_ns: from an order's decision to its effect. signals_created_at_ns: when the SIGNALS stream was created
+    (positions.settle).
+    """
+
+    def __init__(self, landing_ns: int = LANDING_NS_DEFAULT, signals_created_at_ns: int = 0) -> None:
         self.signals_created_at_ns = signals_created_at_ns
         self.prices = Prices()
+        self.halted = ""  # why nobody may enter; "" while everybody may
         self.revision = 0  # of the `bots` bucket
         self.folded = 0  # sequence of the FILLS stream up to which lines are folded
+        self._landing_ns = landing_ns
         self._accounts: dict[str, Account] = {}
-        self._terms: dict[str, tuple[Terms, bool]] = {}  # and whether the bot is wanted running
-        self._holders: dict[str, set[str]] = {}
-        self._due: list[tuple[int, str, str]] = []  # (when, user, mint), a heap; entries not in _due_at are void
-        self._due_at: dict[tuple[str, str], int] = {}  # the one entry of each position that counts
+        self._mandates: dict[str, Mandate] = {}
+        self._heard: deque[TokenEvent] = deque()
+        self._holders: dict[str, dict[str, None]] = {}  # users as the keys, so that their order is the same every time
+        self._due: list[tuple[int, str, str]] = []  # (when, user, mint or pending order), a heap; see _due_at
+        self._due_at: dict[tuple[str, str], int] = {}  # the one entry of each position and order that counts
 
     # What is known
 
@@ -84,49 +102,58 @@ class Book:
     def open_positions(self) -> int:
         return sum(len(holders) for holders in self._holders.values())
 
+    @property
+    def pending_orders(self) -> int:
+        return sum(len(account.pending) for account in self._accounts.values())
+
     def oldest_position_ns(self) -> int | None:
-        """When the oldest open position was opened."""
-        return min((p.opened_at_ns for a in self._accounts.values() for p in a.positions.values()), default=None)
+        """When the oldest open position was opened, or the oldest pending order decided."""
+        opened = (p.opened_at_ns for a in self._accounts.values() for p in a.positions.values())
+        ordered = (i.at_ns for a in self._accounts.values() for i in a.pending.values())
+        return min((*opened, *ordered), default=None)
 
     def account(self, user: str) -> Account | None:
         return self._accounts.get(user)
 
-    def next_due_ns(self) -> int | None:
-        return self._due[0][0] if self._due else None
+    def mandate(self, user: str) -> Mandate:
+        return self._mandates.get(user, mandate.UNKNOWN)
+
+    def next_at_ns(self) -> int | None:
+        """The time of the first event that waits or of what falls due first."""
+        heard = self._heard[0].seen_at_ns if self._heard else _NEVER_NS
+        due = self._due[0][0] if self._due else _NEVER_NS
+        return None if heard == due == _NEVER_NS else min(heard, due)
 
     # Folding
 
-    def configure(self, user: str, wanted: BotWanted | None, revision: int) -> str | None:
+    def configure(self, user: str, wanted: BotWanted | None, revision: int, now_ns: int) -> str | None:
         """Take a bot's wanted state; the text of what is wrong with it, or None. A wrong one stops the bot."""
         self.revision = max(self.revision, revision)
         problem = None
-        if wanted is None:
-            self._stop(user)
-            return None
         try:
-            self._terms[user] = (terms(wanted.config), wanted.wanted is Wanted.RUNNING)
+            if wanted is not None:
+                self._mandates[user] = mandate.mandate_of(wanted)
         except ConfigError as error:
             problem = str(error)
-            self._stop(user)
-        for mint in self._held_by(user):
-            self._schedule(user, mint)
-        return problem
-
-    def _stop(self, user: str) -> None:
-        if user in self._terms:
-            self._terms[user] = (self._terms[user][0], False)
-
-    def _held_by(self, user: str) -> list[str]:
+        if wanted is None or problem is not None:
+            self._mandates[user] = mandate.stopped(self.mandate(user))
         account = self._accounts.get(user)
-        return list(account.positions) if account is not None else []
+        for mint in account.positions if account is not None else ():
+            self._schedule(user, mint, now_ns)
+        return problem
 
     def fold(self, append: Append, user_sequence: int) -> None:
         """Take one stored line in. Raises LedgerError."""
         account = self._accounts.setdefault(append.user, Account())
         held = set(account.positions)
         if positions.apply(account, append, user_sequence, self.signals_created_at_ns):
-            self._reindex(append.user, held)
+            self._reindex(append.user, held, append.at_ns)
         self.folded = max(self.folded, user_sequence)
+
+    def pass_over(self, user: str, sequence: int) -> None:
+        """A line of the user's that cannot be folded: the next one is written behind it."""
+        account = self._accounts.setdefault(user, Account())
+        account.last_sequence = max(account.last_sequence, sequence)
 
     def remember(self, event: TokenEvent) -> None:
         """Take an event of the past in: prices and peaks, no decisions."""
@@ -135,20 +162,29 @@ class Book:
             return
         for user in self._holders.get(event.mint, ()):
             bot.observe(self._accounts[user], event.mint, price)
-            self._schedule(user, event.mint)
+            self._schedule(user, event.mint, event.seen_at_ns)
 
     # Deciding
 
-    def decide(self, events: Iterable[TokenEvent], signals: Sequence[Arrived], now_ns: int) -> Group:
-        """Exits that events and time cause, then the signals' outcomes, as one group."""
+    def hear(self, event: TokenEvent) -> None:
+        """An event, to be acted on when its time has come; events come in their stream's order."""
+        self._heard.append(event)
+
+    def act(self, signals: Sequence[Arrived], alarms: Sequence[Decision], until_ns: int, now_ns: int) -> Group:
+        """Whatever happened up to `until_ns`, signals and alarms whenever they were decided, as one group.
+
+        now_ns: the time of day; in a replay the time of the recording.
+        """
         group = Group(now_ns)
-        for event in events:
-            price = self.prices.apply(event)
-            if price is not None and not isinstance(event, FeedGap):
-                self._on_price(group, event.mint, price)
-        self._on_time(group)
-        for arrived in signals:
-            self._on_signal(group, arrived)
+        items: list[tuple[int, Arrived | Decision]] = [(arrived.signal.decided_at_ns, arrived) for arrived in signals]
+        items += [(alarm.decided_at_ns, alarm) for alarm in alarms]
+        for at_ns, item in sorted(items, key=lambda pair: pair[0]):
+            self._advance(group, at_ns, events_only_at=at_ns)
+            if isinstance(item, Decision):
+                self._on_alarm(group, item)
+            else:
+                self._on_signal(group, item)
+        self._advance(group, until_ns)
         for user, entries in group.entries.items():
             expected = self._accounts[user].last_sequence
             append = Append(
@@ -171,36 +207,89 @@ class Book:
                 self.folded = sequence
 
     def undo(self, group: Group) -> None:
-        """Forget what was decided and not settled."""
+        """Forget what was decided and not settled. Signals come again; what prices and deadlines asked for is looked
+        at once more, at once."""
         for user, account in group.before.items():
             held = set(self._accounts[user].positions)
+            for order_id in self._accounts[user].pending:
+                self._due_at.pop((user, order_id), None)
             self._accounts[user] = account
-            self._reindex(user, held)
-            for mint in account.positions:
-                # The price that asked for an exit does not come again: look at each position at once.
-                self._due_by(user, mint, group.now_ns)
+            self._reindex(user, held, group.now_ns)
+            for entry in group.entries[user]:
+                if isinstance(entry, Intent) and entry.side is Side.SELL and entry.reason is not Reason.SELL_SIGNAL:
+                    self._due_by(user, entry.mint, group.now_ns)
         group.before.clear()
 
-    def _on_price(self, group: Group, mint: str, price: Price) -> None:
+    # In the order of time
+
+    def _advance(self, group: Group, to_ns: int, events_only_at: int = _NEVER_NS) -> None:
+        """Act on events and on what is due, up to a time; at `events_only_at` what is due still waits."""
+        while True:
+            event_ns = self._heard[0].seen_at_ns if self._heard else _NEVER_NS
+            due_ns = self._due[0][0] if self._due else _NEVER_NS
+            if event_ns <= to_ns and event_ns <= due_ns:
+                self._on_event(group, self._heard.popleft())
+            elif due_ns <= to_ns and due_ns < events_only_at:
+                self._on_due(group)
+            else:
+                return
+
+    def _time(self, at_ns: int, now_ns: int) -> int:
+        """The time at which something of `at_ns` is acted on."""
+        return at_ns if now_ns - at_ns <= PROMPT_NS else now_ns
+
+    def _on_event(self, group: Group, event: TokenEvent) -> None:
+        if group.now_ns - event.seen_at_ns > PROMPT_NS:
+            self.remember(event)
+            if not isinstance(event, FeedGap):
+                for user in self._holders.get(event.mint, ()):
+                    self._due_by(user, event.mint, group.now_ns)
+            return
+        price = self.prices.apply(event)
+        if price is not None and not isinstance(event, FeedGap):
+            self._on_price(group, event.mint, price, event.seen_at_ns)
+
+    def _on_price(self, group: Group, mint: str, price: Price, at_ns: int) -> None:
+        feed = self.prices.feed
         for user in tuple(self._holders.get(mint, ())):
-            entries = bot.on_price(self._accounts[user], mint, self._rules(user), price, group.now_ns)
+            if user in group.before:  # a highest value was seen, whatever becomes of the group
+                bot.observe(group.before[user], mint, price)
+            entries = bot.on_price(self._accounts[user], mint, self.mandate(user), price, at_ns, feed)
             if entries:
-                self._take(group, user, entries)
-            self._schedule(user, mint)
+                self._take(group, user, entries, at_ns)
+            self._schedule(user, mint, at_ns)
 
-    def _on_time(self, group: Group) -> None:
-        while self._due and self._due[0][0] <= group.now_ns:
-            due_ns, user, mint = heapq.heappop(self._due)
-            if self._due_at.get((user, mint)) != due_ns:
-                continue
-            del self._due_at[user, mint]
-            entries = bot.on_time(self._accounts[user], mint, self._rules(user), self.prices.get(mint), group.now_ns)
+    def _on_alarm(self, group: Group, alarm: Decision) -> None:
+        at_ns = self._time(alarm.decided_at_ns, group.now_ns)
+        price = self.prices.alarm(alarm.mint, alarm.decided_at_ns)
+        if price is None:
+            return
+        for user in tuple(self._holders.get(alarm.mint, ())):
+            entries = bot.on_alarm(self._accounts[user], alarm.mint, self.mandate(user), price, at_ns, self.prices.feed)
             if entries:
-                self._take(group, user, entries)
-            self._schedule(user, mint, not_before_ns=group.now_ns + exits.RETRY_NS)
+                self._take(group, user, entries, at_ns)
+            self._schedule(user, alarm.mint, at_ns)
 
-    def _rules(self, user: str) -> Terms:
-        return self._terms.get(user, (_DEFAULT_TERMS, False))[0]
+    def _on_due(self, group: Group) -> None:
+        due_ns, user, key = heapq.heappop(self._due)
+        if self._due_at.get((user, key)) != due_ns:
+            return
+        del self._due_at[user, key]
+        at_ns = self._time(due_ns, group.now_ns)
+        account = self._accounts[user]
+        intent = account.pending.get(key)
+        if intent is not None:
+            price = self.prices.get(intent.mint)
+            self._take(group, user, [bot.land(account, self.mandate(user), intent, price, at_ns)], at_ns)
+            if intent.mint in self._accounts[user].positions:
+                self._due_by(user, intent.mint, at_ns)
+            return
+        if key not in account.positions:
+            return
+        entries = bot.on_time(account, key, self.mandate(user), self.prices.get(key), at_ns, self.prices.feed)
+        if entries:
+            self._take(group, user, entries, at_ns)
+        self._schedule(user, key, at_ns, not_before_ns=at_ns + exits.RETRY_NS)
 
     def _on_signal(self, group: Group, arrived: Arrived) -> None:
         signal, sequence = arrived
@@ -209,55 +298,55 @@ class Book:
         if sequence <= max(account.signal_sequence, group.signal_sequences.get(user, 0)):
             group.repeated += 1
             return
-        rules, running = self._terms.get(user, (None, False))
+        if signal.market is not None:
+            self.prices.learn(signal.mint, signal.market, ordinary=signal.arithmetic_known)
+        at_ns = self._time(signal.decided_at_ns, group.now_ns)
         price = self.prices.get(signal.mint)
-        entries = bot.on_signal(account, rules if running else None, signal, price, group.now_ns)
-        self._take(group, user, entries)
+        entries = bot.on_signal(account, self.mandate(user), signal, price, at_ns, self.halted)
+        self._take(group, user, entries, at_ns)
         group.signal_sequences[user] = sequence
         group.decided += 1
 
-    def _take(self, group: Group, user: str, entries: list[Entry]) -> None:
+    def _take(self, group: Group, user: str, entries: list[Entry], at_ns: int) -> None:
         account = self._accounts[user]
         if user not in group.before:
-            group.before[user] = _copy(account)
+            group.before[user] = positions.copy_of(account)
         held = set(account.positions)
         positions.take(account, entries)
         group.entries.setdefault(user, []).extend(entries)
-        self._reindex(user, held)
+        self._reindex(user, held, at_ns)
 
     # Indexes
 
-    def _reindex(self, user: str, before: set[str]) -> None:
-        now = self._accounts[user].positions.keys()
+    def _reindex(self, user: str, before: set[str], at_ns: int) -> None:
+        account = self._accounts[user]
+        now = account.positions.keys()
         for mint in before - now:
             holders = self._holders[mint]
-            holders.discard(user)
+            del holders[user]
             if not holders:
                 del self._holders[mint]
                 self.prices.release(mint)
             self._due_at.pop((user, mint), None)
-        for mint in now - before:
-            self._holders.setdefault(mint, set()).add(user)
-            self.prices.hold(mint)
-            self._schedule(user, mint)
+        for mint in now:
+            if mint not in before:
+                self._holders.setdefault(mint, {})[user] = None
+                self.prices.hold(mint)
+                self._schedule(user, mint, at_ns)
+        for order_id, intent in account.pending.items():
+            self._due_by(user, order_id, intent.at_ns + self._landing_ns)
 
-    def _schedule(self, user: str, mint: str, not_before_ns: int = 0) -> None:
-        account = self._accounts[user]
-        due_ns = bot.next_deadline_ns(account, mint, self._rules(user), self.prices.get(mint))
+    def _schedule(self, user: str, mint: str, now_ns: int, not_before_ns: int = 0) -> None:
+        price, feed = self.prices.get(mint), self.prices.feed
+        due_ns = bot.next_deadline_ns(self._accounts[user], mint, self.mandate(user), price, now_ns, feed)
         if due_ns is not None:
             self._due_by(user, mint, max(due_ns, not_before_ns))
 
-    def _due_by(self, user: str, mint: str, due_ns: int) -> None:
-        """Look at the position at this time or earlier. A later deadline finds its place when the earlier comes."""
-        if due_ns < self._due_at.get((user, mint), _NEVER_NS):
-            self._due_at[user, mint] = due_ns
-            heapq.heappush(self._due, (due_ns, user, mint))
-
-
-def _copy(account: Account) -> Account:
-    """Deep enough to undo: positions and entry times are the parts that change in place."""
-    return msgspec.structs.replace(
-        account,
-        positions={mint: msgspec.structs.replace(position) for mint, position in account.positions.items()},
-        entry_times_ns=list(account.entry_times_ns),
-    )
+    def _due_by(self, user: str, key: str, due_ns: int) -> None:
+        """Look at it at this time or earlier. A later deadline finds its place when the earlier comes."""
+        if due_ns < self._due_at.get((user, key), _NEVER_NS):
+            self._due_at[user, key] = due_ns
+            heapq.heappush(self._due, (due_ns, user, key))
+            if len(self._due) > 2 * len(self._due_at) + _VOID_MIN:
+                self._due = [(at_ns, *known) for known, at_ns in self._due_at.items()]
+                heapq.heapify(self._due)

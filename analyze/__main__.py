@@ -26,7 +26,7 @@ FIGURES = {
     **WORKER_FIGURES,
     "tokens_analyzed_total": "Tokens whose analysis was opened",
     "decisions_total": "Decisions, by strategy",
-    "not_scored_total": "Times that a strategy gave no score, by strategy and reason",
+    "judged_total": "Times that a strategy was asked, by strategy and what came of it",
     "tokens_open": "Tokens with an open analysis",
     "rebuilt_total": "Messages read back at the start to rebuild the analysis",
     "scores_written_total": "Scores written to the bucket",
@@ -109,7 +109,10 @@ class Analyzing:
         for score in self._analysis.take_scores():
             self._scores[score.mint] = encode(score)
         self._note_watches()
-        self._process.figures.put("tokens_open", self._analysis.open_count)
+        figures = self._process.figures
+        figures.put("tokens_open", self._analysis.open_count)
+        for (strategy, outcome), count in self._analysis.counters.items():
+            figures.put("judged_total", count, strategy=strategy, outcome=outcome)
 
     def _note_watches(self) -> None:
         self._watches.update(self._analysis.take_watch_changes())

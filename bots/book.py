@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from bots import bot, exits, positions
-from bots.positions import Account
+from bots.positions import Account, LedgerError
 from bots.prices import Price, Prices
 from schemas.config import BotConfig, BotWanted, ConfigError, Terms, Wanted, terms
 from schemas.events import Append, Entry, FeedGap, Signal, Strategy, TokenEvent
@@ -121,11 +121,23 @@ class Book:
         return list(account.positions) if account is not None else []
 
     def fold(self, append: Append, user_sequence: int) -> None:
-        """Take one stored line in. Raises LedgerError."""
+        """Take one stored line in. Raises LedgerError for one that makes no sense; its place is noted all the same,
+        and its entries count as far as they go."""
         account = self._accounts.setdefault(append.user, Account())
         held = set(account.positions)
-        if positions.apply(account, append, user_sequence, self.signals_created_at_ns):
+        try:
+            positions.apply(account, append, user_sequence, self.signals_created_at_ns)
+        except LedgerError:
+            positions.settle(account, append, user_sequence, self.signals_created_at_ns)
+            raise
+        finally:
             self._reindex(append.user, held)
+            self.folded = max(self.folded, user_sequence)
+
+    def pass_over(self, user: str, user_sequence: int) -> None:
+        """Note a stored line that cannot be read: the user's next one is decided on its sequence."""
+        account = self._accounts.setdefault(user, Account())
+        account.last_sequence = max(account.last_sequence, user_sequence)
         self.folded = max(self.folded, user_sequence)
 
     def remember(self, event: TokenEvent) -> None:
@@ -134,7 +146,9 @@ class Book:
         if price is None or isinstance(event, FeedGap):
             return
         for user in self._holders.get(event.mint, ()):
-            bot.observe(self._accounts[user], event.mint, price)
+            account = self._accounts[user]
+            if event.seen_at_ns >= account.positions[event.mint].opened_at_ns:  # a peak before the entry is none
+                bot.observe(account, event.mint, price)
             self._schedule(user, event.mint)
 
     # Deciding

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from bots.book import Arrived, Book, Draft, Group
 from bots.positions import LedgerError
@@ -47,6 +48,8 @@ FIGURES = {
     "dead_letters_total": "Messages that could not be processed, by reason's kind",
     "appends_total": "Lines stored in the ledger",
 }
+
+M = TypeVar("M", Signal, Append)
 
 _signal: Decoder[Signal] = Decoder(Signal)
 _append: Decoder[Append] = Decoder(Append)
@@ -110,6 +113,7 @@ class Fleet:
                 return
         if self._events is None:
             await self._follow_events()
+        self._watching.want(self.book.held)
 
     async def _fold_ledger(self) -> None:
         follower = Follower(self._bus, "FILLS", after_sequence=self.book.folded)
@@ -121,18 +125,16 @@ class Fleet:
             await follower.close()
 
     async def _fold(self, message: In) -> None:
-        self.book.folded = message.sequence
-        if (
-            subjects.partition(subjects.user_of(message.subject), self._process.common.partitions)
-            not in self._partitions
-        ):
-            return
-        try:
-            self.book.fold(_append(message.data), message.sequence)
-        except (MalformedEvent, LedgerError) as error:
-            # The line stays where it is; its copy in DEAD asks a person to look.
-            self._dead(message, error)
-            await bury(self._bus, "FILLS", "bots", message, str(error))
+        user = subjects.user_of(message.subject)
+        if subjects.partition(user, self._process.common.partitions) in self._partitions:
+            try:
+                self.book.fold(_own(_append(message.data), user), message.sequence)
+            except (MalformedEvent, LedgerError) as error:
+                # The line stays where it is; its copy in DEAD asks a person to look.
+                self._dead(message, error)
+                await bury(self._bus, "FILLS", "bots", message, str(error))
+                self.book.pass_over(user, message.sequence)
+        self.book.folded = max(self.book.folded, message.sequence)
 
     async def _follow_events(self) -> None:
         """Prices and peaks of what is held are read back without deciding; from then on trades decide."""
@@ -175,14 +177,14 @@ class Fleet:
     async def _step(self) -> None:
         self._ready.clear()
         taken = [(reader, reader.take(TAKE_SIGNALS_MAX)) for reader in self._readers]
-        events = self._take_events()
         signals = await self._decode_signals(message for _, messages in taken for message in messages)
+        await self._know_configs(signals)
+        events = self._take_events()  # last: unlike signals they do not come again when something above fails
         due_ns = self.book.next_due_ns()
         now_ns = self._clock()
         if not signals and not events and (due_ns is None or due_ns > now_ns) and not any(m for _, m in taken):
             await self._wait(None if due_ns is None else (due_ns - now_ns) / 1e9)
             return
-        await self._know_configs(signals)
         started_s = asyncio.get_running_loop().time()
         group = self.book.decide(events, signals, self._clock())
         try:
@@ -219,15 +221,21 @@ class Fleet:
         signals: list[Arrived] = []
         for message in messages:
             try:
-                signals.append(Arrived(_signal(message.data), message.sequence))
+                signal = _own(_signal(message.data), subjects.user_of(message.subject))
+                signals.append(Arrived(signal, message.sequence))
             except MalformedEvent as error:
                 self._dead(message, error)
                 await bury(self._bus, "SIGNALS", "bots", message, str(error))
         return signals
 
     async def _know_configs(self, signals: Sequence[Arrived]) -> None:
-        """A signal was matched against a revision of the users' configurations; decide with no older one."""
-        needed = max((arrived.signal.config_revision for arrived in signals), default=0)
+        """A signal was matched against a revision of the users' configurations; decide with no older one.
+
+        One past its expiry is refused whatever the configuration, so none is waited for longer than that.
+        """
+        now_ns = self._clock()
+        live = (arrived.signal for arrived in signals if arrived.signal.expires_at_ns >= now_ns)
+        needed = max((signal.config_revision for signal in live), default=0)
         due_s = asyncio.get_running_loop().time() + CONFIG_WAIT_S_MAX
         while self.book.revision < needed:
             if asyncio.get_running_loop().time() > due_s:
@@ -278,6 +286,13 @@ class Fleet:
             )  # fmt: skip
         if len(fills) > LOGGED_FILLS_MAX:
             log.info("orders_filled", count=len(fills), not_shown=len(fills) - LOGGED_FILLS_MAX)
+
+
+def _own(message: M, user: str) -> M:
+    """A message on a user's subject is about that user. Raises MalformedEvent."""
+    if message.user != user:
+        raise MalformedEvent(f"about user {message.user[:80]!r}, but on the subject of {user!r}")
+    return message
 
 
 def _out(draft: Draft) -> Out:

@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from runtime import telemetry, wire
 from runtime.bus import Bus, Unavailable, WrongSequence
 from runtime.process import Process
@@ -24,6 +26,7 @@ from schemas.events import DeadLetter
 from schemas.subjects import dead_subject
 
 TAKE_MESSAGES_MAX = 500
+PAYLOAD_BYTES_MAX = 90 * 1024  # of a dead letter; the streams take messages of 128 KiB, and base64 adds a third
 GROUP_OUTPUTS_MAX = 4 * wire.BATCH_MESSAGES_MAX
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
 
@@ -58,6 +61,11 @@ class Stage(Protocol):
         """After each group: what it led to is stored."""
 
 
+class Overtaken(RuntimeError):
+    """Another process has worked on our messages and acknowledged them: our state and our outputs are of the past.
+    The process ends with it; a new one rebuilds."""
+
+
 class Worker:
     """Runs a stage until the process is asked to stop."""
 
@@ -69,7 +77,7 @@ class Worker:
         self._built = False
         self._through = 0  # decided up to this input sequence
         self._unstored: list[Out] = []  # decided, not known to be stored
-        self._last_taken: In | None = None
+        self._settled = 0  # acknowledged by us, or before our time, up to this input sequence
         self._stored: set[str] = set()  # ids of stored outputs of messages behind the floor
         self._stored_until = 0  # messages behind this one cannot have stored outputs
         self._output_last = 0
@@ -92,15 +100,20 @@ class Worker:
         await self._reader.close()
 
     async def _start(self) -> None:
+        """Raises Overtaken, and what the bus and the reader raise."""
         await self._wait_connected()
         floor = await self._reader.start()
         if not self._built:
             await self._stage.rebuild(floor)
-            self._through = floor
+            self._through = self._settled = floor
             self._built = True
-        self._stored_until = await self._last_sequence(self._reader.consumer.stream)
-        self._stored = await self._read_back(floor)
+        if floor > self._settled:
+            raise Overtaken(f"messages up to {floor} are acknowledged, by us only those up to {self._settled}")
+        # In this order. What is stored later than the first line is refused to us by its number; what is stored before
+        # is read by the second, and comes from messages no later than the third's.
         self._output_last = await self._last_sequence(self._stage.output)
+        self._stored = await self._read_back(floor)
+        self._stored_until = await self._last_sequence(self._reader.consumer.stream)
 
     async def _last_sequence(self, stream: str) -> int:
         return int((await self._bus.stream_info(stream))["state"]["last_seq"])
@@ -121,7 +134,7 @@ class Worker:
         process = self._process
         self._reader.ready.clear()
         messages = self._reader.take(TAKE_MESSAGES_MAX)
-        if not messages and not self._unstored:
+        if not messages:  # what is decided and not stored comes from messages that are about to come again
             await first_of(self._reader.ready, process.stop)
             return
         started_s = asyncio.get_running_loop().time()
@@ -129,15 +142,13 @@ class Worker:
             await self._decide(message)
             if len(self._unstored) >= GROUP_OUTPUTS_MAX:
                 await self._store(message)
-        if self._last_taken is not None:
-            await self._store(self._last_taken)
+        await self._store(messages[-1])
         await self._stage.settled()
         process.metrics.stage.labels(process.service).observe(asyncio.get_running_loop().time() - started_s)
 
     async def _decide(self, message: In) -> None:
         figures = self._process.figures
         figures.add("messages_in_total")
-        self._last_taken = message
         if message.sequence <= self._through:
             figures.add("messages_repeated_total")
             return
@@ -165,6 +176,7 @@ class Worker:
         if self._stored and self._through >= self._stored_until:
             self._stored = set()
         self._reader.acknowledge(last)
+        self._settled = max(self._settled, last.sequence)
 
     async def _bury(self, message: In, error: Exception) -> None:
         kind = type(error).__name__
@@ -187,15 +199,26 @@ async def bury(bus: Bus, stream: str, consumer: str, message: In, reason: str) -
 def dead_letter(
     letter_id: str, source: str, subject: str, sequence: int, data: bytes, reason: str, at_ns: int
 ) -> DeadLetter:
-    """`data` whole: as text where it is UTF-8, else in base64."""
-    try:
-        payload, encoding = data.decode(), "utf-8"
-    except UnicodeDecodeError:
-        payload, encoding = base64.b64encode(data).decode(), "base64"
+    """`data` whole: as text where it is UTF-8, else in base64. Only what no stream can take is cut, and says so: a
+    letter that the broker refuses would be written again for ever."""
+    payload, encoding = _text(data), "utf-8"
+    if payload is None:
+        payload, encoding = base64.b64encode(data[:PAYLOAD_BYTES_MAX]).decode(), "base64"
+        if len(data) > PAYLOAD_BYTES_MAX:
+            reason = f"the first {PAYLOAD_BYTES_MAX} of {len(data)} bytes: {reason}"
     return DeadLetter(
         id=letter_id, source=source, subject=subject, sequence=sequence, reason=reason[:1000],
         payload=payload, encoding=encoding, at_ns=at_ns,
     )  # fmt: skip
+
+
+def _text(data: bytes) -> str | None:
+    """None for what is no UTF-8, or does not fit when quotation marks and control characters are escaped."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if len(msgspec.json.encode(text)) <= PAYLOAD_BYTES_MAX * 4 // 3 else None
 
 
 async def first_of(*events: asyncio.Event) -> None:

@@ -134,7 +134,8 @@ class Bus:
         async def failed(error: Exception) -> None:
             away = isinstance(error, OSError | TimeoutError) and not isinstance(error, ssl.SSLError)
             reason = f"{type(error).__name__}: {error}"[:300]
-            if reason not in self._told:
+            news = not self._told if away else reason not in self._told  # a refusal may end in a reset connection, too
+            if news:
                 self._told.add(reason)
                 self._log("broker_unreachable" if away else "broker_error", reason=reason, at=shown(settings.nats_url))
             if not away and not self._client.is_connected:

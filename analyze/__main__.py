@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import msgspec
-
 from analyze.analysis import HORIZON_NS, Analysis
 from runtime import buckets, telemetry, wire
 from runtime.bus import Unavailable
@@ -37,12 +35,7 @@ class AnalyzeSettings(Settings, frozen=True, kw_only=True):
     """Nothing that only analyze needs."""
 
 
-class _Id(msgspec.Struct):
-    id: str
-
-
 _event: Decoder[TokenEvent] = Decoder(TokenEvent)
-_id: Decoder[_Id] = Decoder(_Id)
 
 
 class Analyzing:
@@ -98,12 +91,6 @@ class Analyzing:
             subject = subjects.decision_subject(decision.strategy, decision.mint)
             outputs.append(Out(subject, encode(decision), wire.trace_headers(decision.id), None, decision.id))
         return outputs
-
-    def output_id(self, message: In) -> str:
-        try:
-            return _id(message.data).id
-        except MalformedEvent:
-            return ""  # somebody else's: not ours to leave out
 
     async def settled(self) -> None:
         for score in self._analysis.take_scores():

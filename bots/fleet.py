@@ -15,11 +15,10 @@ from bots.book import Arrived, Book, Draft, Group
 from bots.positions import LedgerError
 from bots.watching import Watching
 from runtime import buckets, telemetry, wire
-from runtime.bus import Unavailable, WrongSequence
 from runtime.process import Process
 from runtime.readers import DurableReader, Follower, Interrupted
 from runtime.wire import In, Out
-from runtime.worker import bury, first_of
+from runtime.worker import bury, first_of, keep_on
 from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.config import BotWanted
@@ -27,7 +26,7 @@ from schemas.events import Append, Fill, Refusal, Side, Signal, TokenEvent
 
 TAKE_SIGNALS_MAX = 250  # from each partition in one round
 TAKE_EVENTS_MAX = 1000
-RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
+CATCH_UP_S = 0.02
 LOGGED_FILLS_MAX = 250  # in one round; beyond that one line tells how many
 CONFIG_WAIT_S_MAX = 5.0
 # Prices older than a position's opening are of no use, but the trade that set the opening price is.
@@ -78,22 +77,9 @@ class Fleet:
         self._watching = Watching(self._bus, process.instance, self._clock)
 
     async def run(self) -> None:
-        process, delay_s = self._process, RETRY_S_MIN
-        process.spawn(self._follow_configs(), "follow-configs")
-        process.spawn(self._watching.run(), "watching")
-        while not process.stop.is_set():
-            try:
-                await self._start()
-                process.ready(True)
-                while not process.stop.is_set():
-                    await self._step()
-                    delay_s = RETRY_S_MIN
-            except (Interrupted, Unavailable, WrongSequence) as error:
-                process.ready(False)
-                process.figures.add("interruptions_total", kind=type(error).__name__)
-                process.log.warning("interrupted", reason=f"{type(error).__name__}: {error}")
-                await process.pause(delay_s)
-                delay_s = min(RETRY_S_MAX, 2 * delay_s)
+        self._process.spawn(self._follow_configs(), "follow-configs")
+        self._process.spawn(self._watching.run(), "watching")
+        await keep_on(self._process, self._start, self._step)
         for reader in self._readers:
             await reader.close()
 
@@ -101,14 +87,12 @@ class Fleet:
 
     async def _start(self) -> None:
         """Consumers at their floors, the ledger folded to its end, configurations known, held mints followed."""
-        while not self._bus.connected and not self._process.stop.is_set():
-            await self._process.pause(RETRY_S_MIN)
         await asyncio.gather(*(reader.start() for reader in self._readers))
         created = (await self._bus.stream_info("SIGNALS"))["created"]
         self.book.signals_created_at_ns = telemetry.parse_time_ns(created)
         await self._fold_ledger()
         while not self._configs.caught_up:
-            await self._process.pause(RETRY_S_MIN)
+            await self._process.pause(CATCH_UP_S)
             if self._process.stop.is_set():
                 return
         if self._events is None:

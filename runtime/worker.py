@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -21,7 +21,7 @@ from runtime.bus import Bus, Unavailable, WrongSequence
 from runtime.process import Process
 from runtime.readers import DurableReader, Interrupted, message_after, read
 from runtime.wire import In, Out
-from schemas.codec import encode
+from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.events import DeadLetter
 from schemas.subjects import dead_subject
 
@@ -43,6 +43,13 @@ FIGURES = {
 }
 
 
+class _Identified(msgspec.Struct):
+    id: str
+
+
+_identified: Decoder[_Identified] = Decoder(_Identified)
+
+
 class Stage(Protocol):
     """What a service decides. All of it is called from one task."""
 
@@ -54,11 +61,30 @@ class Stage(Protocol):
     def decide(self, message: In) -> Sequence[Out]:
         """A message's outputs, each with its id. Raises for a message that cannot be processed."""
 
-    def output_id(self, message: In) -> str:
-        """The id of a stored output."""
-
     async def settled(self) -> None:
         """After each group: what it led to is stored."""
+
+
+async def keep_on(process: Process, start: Callable[[], Awaitable[None]], step: Callable[[], Awaitable[None]]) -> None:
+    """`start`, then one `step` after another until the process is asked to stop; an interruption begins at `start`
+    again, with back-off, once the broker is there."""
+    delay_s = RETRY_S_MIN
+    while not process.stop.is_set():
+        try:
+            if not process.bus.connected:
+                await process.pause(RETRY_S_MIN)
+                continue
+            await start()
+            process.ready(True)
+            while not process.stop.is_set():
+                await step()
+                delay_s = RETRY_S_MIN
+        except (Interrupted, Unavailable, WrongSequence) as error:
+            process.ready(False)
+            process.figures.add("interruptions_total", kind=type(error).__name__)
+            process.log.warning("interrupted", reason=f"{type(error).__name__}: {error}")
+            await process.pause(delay_s)
+            delay_s = min(RETRY_S_MAX, 2 * delay_s)
 
 
 class Overtaken(RuntimeError):
@@ -69,11 +95,19 @@ class Overtaken(RuntimeError):
 class Worker:
     """Runs a stage until the process is asked to stop."""
 
-    def __init__(self, process: Process, reader: DurableReader, stage: Stage) -> None:
+    def __init__(
+        self,
+        process: Process,
+        reader: DurableReader,
+        stage: Stage,
+        output_id: Callable[[In], str] | None = None,
+    ) -> None:
+        """output_id: reads the id of a stored output; by default the `id` of its JSON."""
         self._process = process
         self._bus: Bus = process.bus
         self._reader = reader
         self._stage = stage
+        self._output_id = output_id or _id_of
         self._built = False
         self._through = 0  # decided up to this input sequence
         self._unstored: list[Out] = []  # decided, not known to be stored
@@ -83,25 +117,11 @@ class Worker:
         self._output_last = 0
 
     async def run(self) -> None:
-        process, delay_s = self._process, RETRY_S_MIN
-        while not process.stop.is_set():
-            try:
-                await self._start()
-                process.ready(True)
-                while not process.stop.is_set():
-                    await self._step()
-                    delay_s = RETRY_S_MIN
-            except (Interrupted, Unavailable, WrongSequence) as error:
-                process.ready(False)
-                process.figures.add("interruptions_total", kind=type(error).__name__)
-                process.log.warning("interrupted", reason=f"{type(error).__name__}: {error}")
-                await process.pause(delay_s)
-                delay_s = min(RETRY_S_MAX, 2 * delay_s)
+        await keep_on(self._process, self._start, self._step)
         await self._reader.close()
 
     async def _start(self) -> None:
         """Raises Overtaken, and what the bus and the reader raise."""
-        await self._wait_connected()
         floor = await self._reader.start()
         if not self._built:
             await self._stage.rebuild(floor)
@@ -118,17 +138,13 @@ class Worker:
     async def _last_sequence(self, stream: str) -> int:
         return int((await self._bus.stream_info(stream))["state"]["last_seq"])
 
-    async def _wait_connected(self) -> None:
-        while not self._bus.connected and not self._process.stop.is_set():
-            await self._process.pause(RETRY_S_MIN)
-
     async def _read_back(self, floor: int) -> set[str]:
         """Ids of the stored outputs of messages behind the floor (and of some before it, which do no harm)."""
         first = await message_after(self._bus, self._reader.consumer.stream, floor, self._reader.consumer.subject)
         if first is None:
             return set()
         stored = await read(self._bus, self._stage.output, since_ns=first.at_ns - CLOCK_MARGIN_NS)
-        return {self._stage.output_id(message) for message in stored}
+        return {self._output_id(message) for message in stored}
 
     async def _step(self) -> None:
         process = self._process
@@ -187,6 +203,13 @@ class Worker:
         )  # fmt: skip
         consumer = self._reader.consumer
         await bury(self._bus, consumer.stream, consumer.name, message, f"{kind}: {error}")
+
+
+def _id_of(message: In) -> str:
+    try:
+        return _identified(message.data).id
+    except MalformedEvent:
+        return ""  # somebody else's: nothing of ours
 
 
 async def bury(bus: Bus, stream: str, consumer: str, message: In, reason: str) -> None:

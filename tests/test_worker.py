@@ -48,9 +48,6 @@ class Repeat:
         self.decided.append(text)
         return outs(text)
 
-    def output_id(self, message: In) -> str:
-        return message.data.decode()
-
     async def settled(self) -> None:
         return
 
@@ -78,7 +75,9 @@ class Running:
 
     def run(self) -> None:
         reader = DurableReader(self.process.bus, subjects.ANALYZE)
-        self.task = asyncio.create_task(Worker(self.process, reader, self.stage).run())
+        self.task = asyncio.create_task(
+            Worker(self.process, reader, self.stage, output_id=lambda message: message.data.decode()).run()
+        )
 
     async def kill(self) -> None:
         """As kill -9: nothing more is decided, stored or acknowledged."""

@@ -20,9 +20,10 @@ from bots import bot, exits, positions
 from bots.positions import Account, LedgerError
 from bots.prices import Price, Prices
 from schemas.config import BotConfig, BotWanted, ConfigError, Terms, Wanted, terms
-from schemas.events import Append, Entry, FeedGap, Signal, Strategy, TokenEvent
+from schemas.events import Append, Entry, FeedGap, Intent, Reason, Side, Signal, Strategy, TokenEvent
 
 _NEVER_NS = 2**63 - 1
+_VOID_MIN = 1_000  # void deadlines are left in the heap until they are as many as the others, and this many
 
 # Exits of a position whose user has no configuration any more follow the defaults.
 _DEFAULT_TERMS = terms(BotConfig(strategy=Strategy.SNIPER))
@@ -190,13 +191,16 @@ class Book:
             held = set(self._accounts[user].positions)
             self._accounts[user] = account
             self._reindex(user, held)
-            for mint in account.positions:
-                # The price that asked for an exit does not come again: look at each position at once.
-                self._due_by(user, mint, group.now_ns)
+            for entry in group.entries[user]:
+                # A price that asked for an exit does not come again, unlike a signal: look at the position at once.
+                if isinstance(entry, Intent) and entry.side is Side.SELL and entry.reason is not Reason.SELL_SIGNAL:
+                    self._due_by(user, entry.mint, group.now_ns)
         group.before.clear()
 
     def _on_price(self, group: Group, mint: str, price: Price) -> None:
         for user in tuple(self._holders.get(mint, ())):
+            if user in group.before:  # a highest value was seen, whatever becomes of the group
+                bot.observe(group.before[user], mint, price)
             entries = bot.on_price(self._accounts[user], mint, self._rules(user), price, group.now_ns)
             if entries:
                 self._take(group, user, entries)
@@ -266,6 +270,9 @@ class Book:
         if due_ns < self._due_at.get((user, mint), _NEVER_NS):
             self._due_at[user, mint] = due_ns
             heapq.heappush(self._due, (due_ns, user, mint))
+            if len(self._due) > 2 * len(self._due_at) + _VOID_MIN:
+                self._due = [(at_ns, *key) for key, at_ns in self._due_at.items()]
+                heapq.heapify(self._due)
 
 
 def _copy(account: Account) -> Account:

@@ -128,7 +128,7 @@ def judge(
     for append in appends:
         for entry in append.entries:
             settled = outcome_of(entry)
-            if settled is not None and settled.rpartition(":")[0] in seen_ids:
+            if settled is not None and (settled in addressed or settled.rpartition(":")[0] in seen_ids):
                 outcomes[settled] += 1
             if isinstance(entry, Fill):
                 fills += 1

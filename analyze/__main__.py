@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import msgspec
-
 from analyze.analysis import HORIZON_NS, Analysis
 from runtime import buckets, telemetry, wire
 from runtime.bus import Unavailable
@@ -26,7 +24,7 @@ FIGURES = {
     **WORKER_FIGURES,
     "tokens_analyzed_total": "Tokens whose analysis was opened",
     "decisions_total": "Decisions, by strategy",
-    "not_scored_total": "Times that a strategy gave no score, by strategy and reason",
+    "judged_total": "Times that a strategy was asked, by strategy and what came of it",
     "tokens_open": "Tokens with an open analysis",
     "rebuilt_total": "Messages read back at the start to rebuild the analysis",
     "scores_written_total": "Scores written to the bucket",
@@ -37,12 +35,7 @@ class AnalyzeSettings(Settings, frozen=True, kw_only=True):
     """Nothing that only analyze needs."""
 
 
-class _Id(msgspec.Struct):
-    id: str
-
-
 _event: Decoder[TokenEvent] = Decoder(TokenEvent)
-_id: Decoder[_Id] = Decoder(_Id)
 
 
 class Analyzing:
@@ -99,17 +92,14 @@ class Analyzing:
             outputs.append(Out(subject, encode(decision), wire.trace_headers(decision.id), None, decision.id))
         return outputs
 
-    def output_id(self, message: In) -> str:
-        try:
-            return _id(message.data).id
-        except MalformedEvent:
-            return ""  # somebody else's: not ours to leave out
-
     async def settled(self) -> None:
         for score in self._analysis.take_scores():
             self._scores[score.mint] = encode(score)
         self._note_watches()
-        self._process.figures.put("tokens_open", self._analysis.open_count)
+        figures = self._process.figures
+        figures.put("tokens_open", self._analysis.open_count)
+        for (strategy, outcome), count in self._analysis.counters.items():
+            figures.put("judged_total", count, strategy=strategy, outcome=outcome)
 
     def _note_watches(self) -> None:
         self._watches.update(self._analysis.take_watch_changes())

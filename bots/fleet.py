@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from bots.book import Arrived, Book, Draft, Group
 from bots.positions import LedgerError
 from bots.watching import Watching
 from runtime import buckets, telemetry, wire
-from runtime.bus import Unavailable, WrongSequence
 from runtime.process import Process
 from runtime.readers import DurableReader, Follower, Interrupted
 from runtime.wire import In, Out
-from runtime.worker import bury, first_of
+from runtime.worker import bury, first_of, keep_on
 from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.config import BotWanted
@@ -26,7 +26,7 @@ from schemas.events import Append, Fill, Refusal, Side, Signal, TokenEvent
 
 TAKE_SIGNALS_MAX = 250  # from each partition in one round
 TAKE_EVENTS_MAX = 1000
-RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
+CATCH_UP_S = 0.02
 LOGGED_FILLS_MAX = 250  # in one round; beyond that one line tells how many
 CONFIG_WAIT_S_MAX = 5.0
 # Prices older than a position's opening are of no use, but the trade that set the opening price is.
@@ -47,6 +47,8 @@ FIGURES = {
     "dead_letters_total": "Messages that could not be processed, by reason's kind",
     "appends_total": "Lines stored in the ledger",
 }
+
+M = TypeVar("M", Signal, Append)
 
 _signal: Decoder[Signal] = Decoder(Signal)
 _append: Decoder[Append] = Decoder(Append)
@@ -75,22 +77,9 @@ class Fleet:
         self._watching = Watching(self._bus, process.instance, self._clock)
 
     async def run(self) -> None:
-        process, delay_s = self._process, RETRY_S_MIN
-        process.spawn(self._follow_configs(), "follow-configs")
-        process.spawn(self._watching.run(), "watching")
-        while not process.stop.is_set():
-            try:
-                await self._start()
-                process.ready(True)
-                while not process.stop.is_set():
-                    await self._step()
-                    delay_s = RETRY_S_MIN
-            except (Interrupted, Unavailable, WrongSequence) as error:
-                process.ready(False)
-                process.figures.add("interruptions_total", kind=type(error).__name__)
-                process.log.warning("interrupted", reason=f"{type(error).__name__}: {error}")
-                await process.pause(delay_s)
-                delay_s = min(RETRY_S_MAX, 2 * delay_s)
+        self._process.spawn(self._follow_configs(), "follow-configs")
+        self._process.spawn(self._watching.run(), "watching")
+        await keep_on(self._process, self._start, self._step)
         for reader in self._readers:
             await reader.close()
 
@@ -98,18 +87,17 @@ class Fleet:
 
     async def _start(self) -> None:
         """Consumers at their floors, the ledger folded to its end, configurations known, held mints followed."""
-        while not self._bus.connected and not self._process.stop.is_set():
-            await self._process.pause(RETRY_S_MIN)
         await asyncio.gather(*(reader.start() for reader in self._readers))
         created = (await self._bus.stream_info("SIGNALS"))["created"]
         self.book.signals_created_at_ns = telemetry.parse_time_ns(created)
         await self._fold_ledger()
         while not self._configs.caught_up:
-            await self._process.pause(RETRY_S_MIN)
+            await self._process.pause(CATCH_UP_S)
             if self._process.stop.is_set():
                 return
         if self._events is None:
             await self._follow_events()
+        self._watching.want(self.book.held)
 
     async def _fold_ledger(self) -> None:
         follower = Follower(self._bus, "FILLS", after_sequence=self.book.folded)
@@ -121,18 +109,16 @@ class Fleet:
             await follower.close()
 
     async def _fold(self, message: In) -> None:
-        self.book.folded = message.sequence
-        if (
-            subjects.partition(subjects.user_of(message.subject), self._process.common.partitions)
-            not in self._partitions
-        ):
-            return
-        try:
-            self.book.fold(_append(message.data), message.sequence)
-        except (MalformedEvent, LedgerError) as error:
-            # The line stays where it is; its copy in DEAD asks a person to look.
-            self._dead(message, error)
-            await bury(self._bus, "FILLS", "bots", message, str(error))
+        user = subjects.user_of(message.subject)
+        if subjects.partition(user, self._process.common.partitions) in self._partitions:
+            try:
+                self.book.fold(_own(_append(message.data), user), message.sequence)
+            except (MalformedEvent, LedgerError) as error:
+                # The line stays where it is; its copy in DEAD asks a person to look.
+                self._dead(message, error)
+                await bury(self._bus, "FILLS", "bots", message, str(error))
+                self.book.pass_over(user, message.sequence)
+        self.book.folded = max(self.book.folded, message.sequence)
 
     async def _follow_events(self) -> None:
         """Prices and peaks of what is held are read back without deciding; from then on trades decide."""
@@ -175,14 +161,14 @@ class Fleet:
     async def _step(self) -> None:
         self._ready.clear()
         taken = [(reader, reader.take(TAKE_SIGNALS_MAX)) for reader in self._readers]
-        events = self._take_events()
         signals = await self._decode_signals(message for _, messages in taken for message in messages)
+        await self._know_configs(signals)
+        events = self._take_events()  # last: unlike signals they do not come again when something above fails
         due_ns = self.book.next_due_ns()
         now_ns = self._clock()
         if not signals and not events and (due_ns is None or due_ns > now_ns) and not any(m for _, m in taken):
             await self._wait(None if due_ns is None else (due_ns - now_ns) / 1e9)
             return
-        await self._know_configs(signals)
         started_s = asyncio.get_running_loop().time()
         group = self.book.decide(events, signals, self._clock())
         try:
@@ -219,15 +205,21 @@ class Fleet:
         signals: list[Arrived] = []
         for message in messages:
             try:
-                signals.append(Arrived(_signal(message.data), message.sequence))
+                signal = _own(_signal(message.data), subjects.user_of(message.subject))
+                signals.append(Arrived(signal, message.sequence))
             except MalformedEvent as error:
                 self._dead(message, error)
                 await bury(self._bus, "SIGNALS", "bots", message, str(error))
         return signals
 
     async def _know_configs(self, signals: Sequence[Arrived]) -> None:
-        """A signal was matched against a revision of the users' configurations; decide with no older one."""
-        needed = max((arrived.signal.config_revision for arrived in signals), default=0)
+        """A signal was matched against a revision of the users' configurations; decide with no older one.
+
+        One past its expiry is refused whatever the configuration, so none is waited for longer than that.
+        """
+        now_ns = self._clock()
+        live = (arrived.signal for arrived in signals if arrived.signal.expires_at_ns >= now_ns)
+        needed = max((signal.config_revision for signal in live), default=0)
         due_s = asyncio.get_running_loop().time() + CONFIG_WAIT_S_MAX
         while self.book.revision < needed:
             if asyncio.get_running_loop().time() > due_s:
@@ -278,6 +270,13 @@ class Fleet:
             )  # fmt: skip
         if len(fills) > LOGGED_FILLS_MAX:
             log.info("orders_filled", count=len(fills), not_shown=len(fills) - LOGGED_FILLS_MAX)
+
+
+def _own(message: M, user: str) -> M:
+    """A message on a user's subject is about that user. Raises MalformedEvent."""
+    if message.user != user:
+        raise MalformedEvent(f"about user {message.user[:80]!r}, but on the subject of {user!r}")
+    return message
 
 
 def _out(draft: Draft) -> Out:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from dispatch.fanout import fanout
 from dispatch.preferences import Preferences
 from runtime import buckets, wire
@@ -38,13 +36,8 @@ class DispatchSettings(Settings, frozen=True, kw_only=True):
     signal_ttl_s: Seconds = 30.0
 
 
-class _Id(msgspec.Struct):
-    id: str
-
-
 _decision: Decoder[Decision] = Decoder(Decision)
 _wanted: Decoder[BotWanted] = Decoder(BotWanted)
-_id: Decoder[_Id] = Decoder(_Id)
 
 
 class Dispatching:
@@ -82,12 +75,6 @@ class Dispatching:
                 users, fanout(decision, users, self._preferences.revision, self._ttl_ns), strict=True
             )
         ]
-
-    def output_id(self, message: In) -> str:
-        try:
-            return _id(message.data).id
-        except MalformedEvent:
-            return ""  # somebody else's: not ours to leave out
 
     async def settled(self) -> None:
         return

@@ -13,7 +13,7 @@ from ingest.feed import URL_DEFAULT, Feed, FeedAddress, FeedOptions
 from ingest.intake import FIGURES as INTAKE_FIGURES
 from ingest.intake import Intake
 from ingest.outbox import FIGURES as OUTBOX_FIGURES
-from ingest.outbox import Outbox
+from ingest.outbox import WAITING_MAX, Outbox
 from ingest.spool import Spool, SpoolFull, SpoolLocked
 from ingest.watched import follow_watched
 from runtime.bus import BusError, Unavailable
@@ -39,12 +39,14 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
     feed_url: the venue's WebSocket.
     api_key: opens subscriptions to trades, which the venue charges for; never shown.
     silence_s: no frame for this many seconds means that the feed is not heard.
+    waiting_max: messages held in memory while the broker is away; beyond it they go to disk.
     spool_bytes_max: room on disk while the broker is away; beyond it the feed is not read.
     """
 
     feed_url: str = URL_DEFAULT
     api_key: str = ""
     silence_s: Seconds = 60.0
+    waiting_max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = WAITING_MAX
     spool_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 20)] = 2 << 30
 
     def check(self, common: Common) -> None:
@@ -59,7 +61,7 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
 
 async def main(process: Process, settings: IngestSettings) -> None:
     spool = _spool(Path(process.common.data_dir) / "spool", settings.spool_bytes_max)
-    outbox = Outbox(process.bus, spool, process.figures, process.log.warning)
+    outbox = Outbox(process.bus, spool, process.figures, process.log.warning, waiting_max=settings.waiting_max)
     sending = process.spawn(outbox.run(), "outbox")
     intake = Intake(outbox.put, process.figures, process.log)
     options = FeedOptions(
@@ -107,6 +109,10 @@ async def _report(process: Process, feed: Feed, outbox: Outbox) -> None:
         figures.put("feed_reconnects_total", state.reconnects)
         figures.put("feed_subscriptions", state.subscriptions)
         figures.put("spooling", int(outbox.spooling))
+        process.details.update(
+            feed=str(state.state), waiting=figures["waiting"], spooling=outbox.spooling, spooled=figures["spooled"],
+            spool_full=bool(figures["spool_full"]),
+        )  # fmt: skip
         if state.is_running is not was_running:
             process.log.info("feed_state", state=str(state.state), trades_refused=state.trades_refused)
             was_running = state.is_running

@@ -45,20 +45,33 @@ Log = Callable[..., None]
 class Outbox:
     """One publisher for a process. `run` it beside the rest; `close` it last."""
 
-    def __init__(self, bus: Bus, spool: Spool, figures: Figures, log: Log) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        spool: Spool,
+        figures: Figures,
+        log: Log,
+        *,
+        waiting_max: int = WAITING_MAX,
+        ack_wait_s: float = ACK_WAIT_S,
+    ) -> None:
         self._bus = bus
         self._spool = spool
         self._figures = figures
         self._log = log
+        self._waiting_max = waiting_max
+        self._ack_wait_s = ack_wait_s
         self._waiting: deque[Record] = deque()
         self._in_flight: dict[int, Record] = {}  # by number, oldest first
         self._number = 0
         self._sent_s = 0.0  # when the last answer came, or the first of those in flight was sent
         self._interrupted = False
+        self._not_before_s = 0.0  # a broker that just refused is left alone until then
         self._resent: set[str] = set()  # ids whose repetition is ours, not the venue's
         self._wake = asyncio.Event()
         self._space = asyncio.Event()
         self._space.set()
+        self._inherited = spool.records > 0  # what an earlier life left: its first records may have been sent
         self._read: Read | None = None  # the chunk of the spool under way, and how many of it are unanswered
         self._read_left = 0
         self._spooling = spool.records > 0
@@ -77,7 +90,7 @@ class Outbox:
                 if await self._spool_more(record):
                     return
                 continue
-            if len(self._waiting) < WAITING_MAX:
+            if len(self._waiting) < self._waiting_max:
                 self._waiting.append(record)
                 self._wake.set()
                 return
@@ -94,9 +107,9 @@ class Outbox:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
-            if self._interrupted or (self._in_flight and loop.time() - self._sent_s > ACK_WAIT_S):
+            if self._interrupted or (self._in_flight and loop.time() - self._sent_s > self._ack_wait_s):
                 self._take_back()
-            if self._bus.connected:
+            if self._bus.connected and loop.time() >= self._not_before_s:
                 self._send()
                 if self._spooling and self._read_left == 0:
                     await self._refill()
@@ -142,7 +155,7 @@ class Outbox:
             if not self._in_flight:
                 self._sent_s = loop.time()
             self._in_flight[number] = self._waiting.popleft()
-        if len(self._waiting) < WAITING_MAX // 2:
+        if len(self._waiting) <= self._waiting_max // 2:
             self._space.set()
 
     def _answered(self, number: int, message: Any) -> None:
@@ -155,7 +168,9 @@ class Outbox:
         try:
             answer = judge(message)
         except Unavailable as error:
-            self._log("publish_retry", reason=str(error))
+            if not self._interrupted:  # once for all that is in flight
+                self._log("publish_retry", reason=str(error))
+            self._not_before_s = asyncio.get_running_loop().time() + RETRY_S
             self._interrupt()
             return
         except (BusError, WrongSequence) as error:
@@ -195,10 +210,15 @@ class Outbox:
             if self._spooling:
                 return
             self._take_back()
-            moved = list(self._waiting)
-            if await self._append(moved):
-                self._waiting.clear()
-                self._spooling = True
+            moved, self._waiting = self._waiting, deque()
+            self._spooling = True  # from here on, whoever puts something waits for its turn behind these
+            kept = False
+            try:
+                kept = await self._append([*moved])
+            finally:
+                if not kept:
+                    self._waiting, self._spooling = moved, False
+            if kept:
                 self._log("spooling", messages=len(moved))
 
     async def _spool_more(self, record: Record) -> bool:
@@ -233,6 +253,9 @@ class Outbox:
                 self._spooling = False
                 self._log("spool_empty")
                 return
+            if self._inherited:
+                self._resent.update(record.id for record in read.records)
+                self._inherited = False
             self._read, self._read_left = read, len(read.records)
             self._waiting.extend(read.records)
         self._wake.set()

@@ -106,23 +106,29 @@ def judge(
     wishes: Wishes,
     signals: Iterable[tuple[int, Signal]],
     appends: Iterable[Append],
+    since_ns: int = 0,
 ) -> Audit:
-    """Count. Decisions and signals come with their times of storing; every iterable is read once."""
+    """Count. Decisions and signals come with their times of storing; every iterable is read once.
+
+    since_ns: where the reading began; signals of decisions from before that are left out of the judgement.
+    """
     decided = list(decisions)
+    seen_ids = {decision.id for _, decision in decided}
     addressed: Counter[str] = Counter()
     signalled_ns: dict[str, int] = {}
     for at_ns, signal in signals:
+        if signal.decision_id not in seen_ids and signal.decided_at_ns < since_ns:
+            continue
         addressed[signal.id] += 1
         signalled_ns[signal.decision_id] = at_ns
     must, may = expected_signals(decided, wishes, signalled_ns)
     outcomes: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     fills = exits = 0
-    seen_ids = {decision.id for _, decision in decided}
     for append in appends:
         for entry in append.entries:
             settled = outcome_of(entry)
-            if settled is not None and settled.rpartition(":")[0] in seen_ids:
+            if settled is not None and (settled in addressed or settled.rpartition(":")[0] in seen_ids):
                 outcomes[settled] += 1
             if isinstance(entry, Fill):
                 fills += 1
@@ -131,7 +137,7 @@ def judge(
                 refused[entry.reason] += 1
     lost = [id_ for id_ in must if id_ not in addressed] + [id_ for id_ in addressed if id_ not in outcomes]
     doubled = [id_ for id_, count in addressed.items() if count > 1 or (id_ not in must and id_ not in may)]
-    doubled += [id_ for id_, count in outcomes.items() if count > 1]
+    doubled += [id_ for id_, count in outcomes.items() if count > 1 or id_ not in addressed]
     decision_ids = Counter(decision.id for _, decision in decided)
     doubled += [id_ for id_, count in decision_ids.items() if count > 1]
     return Audit(

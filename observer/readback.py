@@ -65,6 +65,7 @@ async def audit(common: Common, since_ns: int) -> Audit:
         wishes=wishes,
         signals=_decoded(_signal, signals),
         appends=(append for _, append in _decoded(_append, appends)),
+        since_ns=since_ns,
     )
 
 

@@ -13,7 +13,6 @@ import json
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
-from pathlib import Path
 from secrets import token_hex
 from typing import Any, Protocol
 
@@ -23,7 +22,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from runtime import wire
-from runtime.settings import Common, SettingsError
+from runtime.login import connection_options, shown
+from runtime.settings import Common
 from runtime.wire import Out
 
 ACK_WAIT_S = 5.0
@@ -134,9 +134,10 @@ class Bus:
         async def failed(error: Exception) -> None:
             away = isinstance(error, OSError | TimeoutError) and not isinstance(error, ssl.SSLError)
             reason = f"{type(error).__name__}: {error}"[:300]
-            if reason not in self._told:
+            news = not self._told if away else reason not in self._told  # a refusal may end in a reset connection, too
+            if news:
                 self._told.add(reason)
-                self._log("broker_unreachable" if away else "broker_error", reason=reason, at=_shown(settings.nats_url))
+                self._log("broker_unreachable" if away else "broker_error", reason=reason, at=shown(settings.nats_url))
             if not away and not self._client.is_connected:
                 await asyncio.sleep(REFUSED_WAIT_S)
 
@@ -144,6 +145,7 @@ class Bus:
             self._connected.clear()
             self.closed.set()
 
+        self._opened = True  # from here on there is something to close, also when we are cancelled
         await self._client.connect(
             servers=settings.nats_url.split(","),
             name=name,
@@ -370,59 +372,3 @@ def _decode(message: Msg) -> wire.Answer:
         return wire.decode_answer(message.data)
     except ValueError as error:
         raise BusError(f"an acknowledgement that cannot be read: {message.data[:100]!r}") from error
-
-
-def connection_options(settings: Common) -> dict[str, Any]:
-    """Login and TLS as nats-py wants them. Raises SettingsError, which names the variable of a file at fault."""
-    options: dict[str, Any] = {}
-    if settings.nats_credentials:
-        _read("NATS_CREDENTIALS", settings.nats_credentials, "-----BEGIN USER NKEY SEED-----")
-        options["user_credentials"] = settings.nats_credentials
-    if settings.nats_nkey:
-        seed = _read("NATS_NKEY", settings.nats_nkey, "SU").strip()
-        try:
-            nkeys.from_seed(bytearray(seed.encode())).wipe()
-        except (nkeys.NkeysError, ValueError) as error:
-            raise SettingsError(f"MINTLINE_NATS_NKEY: {settings.nats_nkey} holds no seed of a user's nkey") from error
-        options["nkeys_seed_str"] = seed
-    if settings.nats_user:
-        options["user"], options["password"] = settings.nats_user, settings.nats_password
-    if settings.nats_ca or settings.nats_cert or "tls://" in settings.nats_url:
-        options["tls"] = _tls(settings)
-    return options
-
-
-def _tls(settings: Common) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.nats_ca or None)
-    except OSError as error:
-        raise SettingsError(f"MINTLINE_NATS_CA: {settings.nats_ca}: {_why(error)}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if settings.nats_cert:
-        try:
-            context.load_cert_chain(settings.nats_cert, settings.nats_key or None)
-        except OSError as error:
-            names = "MINTLINE_NATS_CERT, MINTLINE_NATS_KEY"
-            raise SettingsError(f"{names}: {settings.nats_cert}, {settings.nats_key}: {_why(error)}") from error
-    return context
-
-
-def _read(name: str, path: str, wanted: str) -> str:
-    try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"MINTLINE_{name}: {path}: {_why(error)}") from error
-    if wanted not in text:
-        raise SettingsError(f"MINTLINE_{name}: {path} holds no {wanted}")
-    return text
-
-
-def _why(error: Exception) -> str:
-    """Of a file that cannot be used; ssl's own errors tell nothing to people."""
-    text = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else ""
-    return text or "no PEM file of the kind that is needed"
-
-
-def _shown(urls: str) -> str:
-    """Addresses without the login that may be in them."""
-    return ",".join(url.rpartition("@")[2] for url in urls.split(","))

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from runtime import telemetry, web
 from runtime.bus import Bus, BusError, Unavailable
 from runtime.declare import declare
+from runtime.login import connection_options
 from runtime.settings import Common, Settings, SettingsError, load_common, load_service
 from schemas.codec import encode
 from schemas.events import ProcessStatus
@@ -36,7 +37,10 @@ S = TypeVar("S", bound=Settings)
 
 
 class Process:
-    """What a service's `main` gets: everything common, opened and closed for it."""
+    """What a service's `main` gets: everything common, opened and closed for it.
+
+    details: what the service has to say of its state in `/readyz`, ready or not; it keeps them up to date.
+    """
 
     def __init__(self, service: str, common: Common, log: telemetry.Logger, figures: Mapping[str, str]) -> None:
         self.service = service
@@ -45,6 +49,7 @@ class Process:
         self.log = log
         self.figures = telemetry.Figures({**FIGURES, **figures})
         self.metrics = telemetry.Metrics(self.figures)
+        self.details: dict[str, int | bool | str] = {}
         self.stop = asyncio.Event()
         self.started_at_ns = telemetry.now_ns()
         self.bus = Bus(log.warning)
@@ -109,7 +114,8 @@ class Process:
             return web.json({"alive": True})
 
         async def readyz(_: web.Request) -> web.Response:
-            return web.json({"ready": self.is_ready, "broker": self.bus.connected}, 200 if self.is_ready else 503)
+            answer = {"ready": self.is_ready, "broker": self.bus.connected, "details": self.details}
+            return web.json(answer, 200 if self.is_ready else 503)
 
         async def metrics(_: web.Request) -> web.Response:
             return web.Response(200, self.metrics.text(), "text/plain; charset=utf-8")
@@ -146,11 +152,15 @@ async def _main(process: Process, main: Callable[[Process], Awaitable[None]]) ->
 
 async def _open_bus(process: Process) -> None:
     await process.bus.open(process.common, f"mintline-{process.service}-{process.instance}")
+    told = ""
     while True:
         try:
             drift = await declare(process.bus, process.common.partitions)
             break
-        except Unavailable:
+        except Unavailable as error:
+            if str(error) != told:
+                told = str(error)
+                process.log.warning("declare_retry", reason=told)
             await asyncio.sleep(0.25)
     for difference in drift:
         process.log.warning("configuration_drift", reason=difference)
@@ -213,6 +223,7 @@ def run(service: str, main: Main[S], kind: type[S], figures: Mapping[str, str], 
         common = load_common(environ)
         settings = load_service(kind, service, environ)
         settings.check(common)
+        connection_options(common)
     except SettingsError as error:
         print(f"mintline {service}: {error}", file=sys.stderr)  # noqa: T201 - there is no logger yet
         sys.exit(EXIT_MISCONFIGURED)

@@ -52,6 +52,7 @@ class _Pull:
         self._heard_s = 0.0
         self.buffer: deque[In] = deque()
         self.pending: int | None = None
+        self.acked = 0  # the reader has acknowledged up to this sequence
         self.broken = ""
 
     async def open(self) -> None:
@@ -104,6 +105,10 @@ class _Pull:
         self._number += 1
         if delivery.number != self._number:
             self.fail(f"delivery {delivery.number} came where {self._number} was due")
+            return
+        if delivery.delivered > 1 and delivery.sequence <= self.acked:
+            # An acknowledgement from before a reset, late, makes the broker pass over the next ones for a long time.
+            self.fail(f"{delivery.sequence} comes again though it is acknowledged")
             return
         self._asked -= 1
         self.pending = delivery.pending
@@ -161,9 +166,11 @@ class DurableReader:
         return taken
 
     def acknowledge(self, message: In) -> None:
-        """Acknowledge this message and all before it. A lost acknowledgement only means a repetition."""
-        if message.sequence > self._acked:
-            self._acked = message.sequence
+        """Acknowledge this message, taken since the last `start`, and all before it. A lost acknowledgement only means
+        a repetition."""
+        pull = self._pull
+        if message.sequence > self._acked and pull is not None and not pull.broken:
+            self._acked = pull.acked = message.sequence
             with contextlib.suppress(Unavailable):
                 self._bus.write(message_frame(message.reply, "", b"", b"+ACK"))
 
@@ -311,6 +318,8 @@ class Follower:
         info = await self._bus.api(
             f"CONSUMER.CREATE.{self._stream}.{self._consumer}", {"stream_name": self._stream, "config": config}
         )
+        if start == {"deliver_policy": "new"}:  # next time it would begin later: keep the place
+            self._start = _start_policy(int(info["delivered"]["stream_seq"]), None, False, False)
         pull = _Pull(self._bus, self._stream, self._consumer, self.ready)
         self._behind = int(info["num_pending"])
         self._pull = pull

@@ -93,8 +93,137 @@ class Broker:
             self.signal(signal.SIGCONT)
 
 
+class Proxy:
+    """A TCP proxy in front of a broker, for faults of the connection alone: delay, cuts at a chosen place, no answers.
+
+    A hole in a TCP stream does not exist, so whatever is swallowed ends with the connection.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.delay_s = 0.0  # of each piece of bytes, in both directions
+        self.cuts = 0
+        self._to = broker.port
+        self._port = 0
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+        self._closed_for_new = False
+        self._fault: _Fault | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self._port}"
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._on_client, "127.0.0.1", 0)
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    def cut(self) -> None:
+        """End every connection now."""
+        self.cuts += 1
+        for link in self._links:
+            link.cancel()
+
+    @contextlib.contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Every connection is cut, and no new one is let through."""
+        self._closed_for_new = True
+        self.cut()
+        try:
+            yield
+        finally:
+            self._closed_for_new = False
+
+    def cut_at(self, pattern: bytes, *, forwarded: bool, times_before: int = 0) -> None:
+        """Cut once, when the client has written the pattern so many times before and once more.
+
+        forwarded: the broker gets what the client wrote, and only its answer is swallowed; else it gets nothing.
+        """
+        self._fault = _Fault(pattern, forwarded, times_before)
+
+    @property
+    def armed(self) -> bool:
+        """Whether a cut that was asked for has still to happen."""
+        return self._fault is not None
+
+    async def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = asyncio.current_task()
+        assert link is not None
+        try:
+            if not self._closed_for_new:
+                self._links.add(link)
+                await self._serve(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self._links.discard(link)
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_broker, to_broker = await asyncio.open_connection("127.0.0.1", self._to)
+        answered = asyncio.Event()
+        swallow = asyncio.Event()
+
+        async def down() -> None:
+            while data := await from_broker.read(1 << 16):
+                answered.set()
+                await asyncio.sleep(self.delay_s)
+                if not swallow.is_set():
+                    writer.write(data)
+                    await writer.drain()
+
+        async def up() -> None:
+            while data := await reader.read(1 << 16):
+                await asyncio.sleep(self.delay_s)
+                fault = self._fault
+                if fault is None or not fault.due(data):
+                    to_broker.write(data)
+                    await to_broker.drain()
+                    continue
+                self._fault = None
+                self.cuts += 1
+                if fault.forwarded:
+                    swallow.set()
+                    answered.clear()
+                    to_broker.write(data)
+                    await to_broker.drain()
+                    await asyncio.wait_for(answered.wait(), WAIT_S_MAX)
+                return
+
+        pumps = [asyncio.create_task(down()), asyncio.create_task(up())]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            to_broker.close()
+
+
+class _Fault:
+    """Counts a pattern in a stream of bytes that comes in arbitrary pieces."""
+
+    def __init__(self, pattern: bytes, forwarded: bool, times_before: int) -> None:
+        self.forwarded = forwarded
+        self._pattern = pattern
+        self._left = times_before
+        self._tail = b""
+
+    def due(self, data: bytes) -> bool:
+        text = self._tail + data
+        self._left -= text.count(self._pattern)
+        self._tail = text[len(text) - len(self._pattern) + 1 :] if len(self._pattern) > 1 else b""
+        return self._left < 0
+
+
 @contextlib.asynccontextmanager
-async def bus(broker: Broker, *, partitions: int = 4, declared: bool = True) -> AsyncIterator[Bus]:
+async def bus(broker: Broker | Proxy, *, partitions: int = 4, declared: bool = True) -> AsyncIterator[Bus]:
     """A connected bus, with streams and consumers declared."""
     opened = Bus(lambda event, **fields: None)
     await opened.open(Common(nats_url=broker.url), "test")

@@ -11,19 +11,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
+
+import msgspec
 
 from runtime import telemetry, wire
 from runtime.bus import Bus, Unavailable, WrongSequence
 from runtime.process import Process
 from runtime.readers import DurableReader, Interrupted, message_after, read
 from runtime.wire import In, Out
-from schemas.codec import encode
+from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.events import DeadLetter
 from schemas.subjects import dead_subject
 
 TAKE_MESSAGES_MAX = 500
+PAYLOAD_BYTES_MAX = 90 * 1024  # of a dead letter; the streams take messages of 128 KiB, and base64 adds a third
 GROUP_OUTPUTS_MAX = 4 * wire.BATCH_MESSAGES_MAX
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
 
@@ -40,6 +43,13 @@ FIGURES = {
 }
 
 
+class _Identified(msgspec.Struct):
+    id: str
+
+
+_identified: Decoder[_Identified] = Decoder(_Identified)
+
+
 class Stage(Protocol):
     """What a service decides. All of it is called from one task."""
 
@@ -51,63 +61,82 @@ class Stage(Protocol):
     def decide(self, message: In) -> Sequence[Out]:
         """A message's outputs, each with its id. Raises for a message that cannot be processed."""
 
-    def output_id(self, message: In) -> str:
-        """The id of a stored output."""
-
     async def settled(self) -> None:
         """After each group: what it led to is stored."""
+
+
+async def keep_on(process: Process, start: Callable[[], Awaitable[None]], step: Callable[[], Awaitable[None]]) -> None:
+    """`start`, then one `step` after another until the process is asked to stop; an interruption begins at `start`
+    again, with back-off, once the broker is there."""
+    delay_s = RETRY_S_MIN
+    while not process.stop.is_set():
+        try:
+            if not process.bus.connected:
+                await process.pause(RETRY_S_MIN)
+                continue
+            await start()
+            process.ready(True)
+            while not process.stop.is_set():
+                await step()
+                delay_s = RETRY_S_MIN
+        except (Interrupted, Unavailable, WrongSequence) as error:
+            process.ready(False)
+            process.figures.add("interruptions_total", kind=type(error).__name__)
+            process.log.warning("interrupted", reason=f"{type(error).__name__}: {error}")
+            await process.pause(delay_s)
+            delay_s = min(RETRY_S_MAX, 2 * delay_s)
+
+
+class Overtaken(RuntimeError):
+    """Another process has worked on our messages and acknowledged them: our state and our outputs are of the past.
+    The process ends with it; a new one rebuilds."""
 
 
 class Worker:
     """Runs a stage until the process is asked to stop."""
 
-    def __init__(self, process: Process, reader: DurableReader, stage: Stage) -> None:
+    def __init__(
+        self,
+        process: Process,
+        reader: DurableReader,
+        stage: Stage,
+        output_id: Callable[[In], str] | None = None,
+    ) -> None:
+        """output_id: reads the id of a stored output; by default the `id` of its JSON."""
         self._process = process
         self._bus: Bus = process.bus
         self._reader = reader
         self._stage = stage
+        self._output_id = output_id or _id_of
         self._built = False
         self._through = 0  # decided up to this input sequence
         self._unstored: list[Out] = []  # decided, not known to be stored
-        self._last_taken: In | None = None
+        self._settled = 0  # acknowledged by us, or before our time, up to this input sequence
         self._stored: set[str] = set()  # ids of stored outputs of messages behind the floor
         self._stored_until = 0  # messages behind this one cannot have stored outputs
         self._output_last = 0
 
     async def run(self) -> None:
-        process, delay_s = self._process, RETRY_S_MIN
-        while not process.stop.is_set():
-            try:
-                await self._start()
-                process.ready(True)
-                while not process.stop.is_set():
-                    await self._step()
-                    delay_s = RETRY_S_MIN
-            except (Interrupted, Unavailable, WrongSequence) as error:
-                process.ready(False)
-                process.figures.add("interruptions_total", kind=type(error).__name__)
-                process.log.warning("interrupted", reason=f"{type(error).__name__}: {error}")
-                await process.pause(delay_s)
-                delay_s = min(RETRY_S_MAX, 2 * delay_s)
+        await keep_on(self._process, self._start, self._step)
         await self._reader.close()
 
     async def _start(self) -> None:
-        await self._wait_connected()
+        """Raises Overtaken, and what the bus and the reader raise."""
         floor = await self._reader.start()
         if not self._built:
             await self._stage.rebuild(floor)
-            self._through = floor
+            self._through = self._settled = floor
             self._built = True
-        self._stored_until = await self._last_sequence(self._reader.consumer.stream)
-        self._stored = await self._read_back(floor)
+        if floor > self._settled:
+            raise Overtaken(f"messages up to {floor} are acknowledged, by us only those up to {self._settled}")
+        # In this order. What is stored later than the first line is refused to us by its number; what is stored before
+        # is read by the second, and comes from messages no later than the third's.
         self._output_last = await self._last_sequence(self._stage.output)
+        self._stored = await self._read_back(floor)
+        self._stored_until = await self._last_sequence(self._reader.consumer.stream)
 
     async def _last_sequence(self, stream: str) -> int:
         return int((await self._bus.stream_info(stream))["state"]["last_seq"])
-
-    async def _wait_connected(self) -> None:
-        while not self._bus.connected and not self._process.stop.is_set():
-            await self._process.pause(RETRY_S_MIN)
 
     async def _read_back(self, floor: int) -> set[str]:
         """Ids of the stored outputs of messages behind the floor (and of some before it, which do no harm)."""
@@ -115,13 +144,13 @@ class Worker:
         if first is None:
             return set()
         stored = await read(self._bus, self._stage.output, since_ns=first.at_ns - CLOCK_MARGIN_NS)
-        return {self._stage.output_id(message) for message in stored}
+        return {self._output_id(message) for message in stored}
 
     async def _step(self) -> None:
         process = self._process
         self._reader.ready.clear()
         messages = self._reader.take(TAKE_MESSAGES_MAX)
-        if not messages and not self._unstored:
+        if not messages:  # what is decided and not stored comes from messages that are about to come again
             await first_of(self._reader.ready, process.stop)
             return
         started_s = asyncio.get_running_loop().time()
@@ -129,15 +158,13 @@ class Worker:
             await self._decide(message)
             if len(self._unstored) >= GROUP_OUTPUTS_MAX:
                 await self._store(message)
-        if self._last_taken is not None:
-            await self._store(self._last_taken)
+        await self._store(messages[-1])
         await self._stage.settled()
         process.metrics.stage.labels(process.service).observe(asyncio.get_running_loop().time() - started_s)
 
     async def _decide(self, message: In) -> None:
         figures = self._process.figures
         figures.add("messages_in_total")
-        self._last_taken = message
         if message.sequence <= self._through:
             figures.add("messages_repeated_total")
             return
@@ -165,6 +192,7 @@ class Worker:
         if self._stored and self._through >= self._stored_until:
             self._stored = set()
         self._reader.acknowledge(last)
+        self._settled = max(self._settled, last.sequence)
 
     async def _bury(self, message: In, error: Exception) -> None:
         kind = type(error).__name__
@@ -177,6 +205,13 @@ class Worker:
         await bury(self._bus, consumer.stream, consumer.name, message, f"{kind}: {error}")
 
 
+def _id_of(message: In) -> str:
+    try:
+        return _identified(message.data).id
+    except MalformedEvent:
+        return ""  # somebody else's: nothing of ours
+
+
 async def bury(bus: Bus, stream: str, consumer: str, message: In, reason: str) -> None:
     """Keep a message that cannot be processed in DEAD, whole. Raises Unavailable: then it is not settled."""
     letter = dead_letter(f"{stream}:{consumer}:{message.sequence}", stream, message.subject, message.sequence,
@@ -187,15 +222,26 @@ async def bury(bus: Bus, stream: str, consumer: str, message: In, reason: str) -
 def dead_letter(
     letter_id: str, source: str, subject: str, sequence: int, data: bytes, reason: str, at_ns: int
 ) -> DeadLetter:
-    """`data` whole: as text where it is UTF-8, else in base64."""
-    try:
-        payload, encoding = data.decode(), "utf-8"
-    except UnicodeDecodeError:
-        payload, encoding = base64.b64encode(data).decode(), "base64"
+    """`data` whole: as text where it is UTF-8, else in base64. Only what no stream can take is cut, and says so: a
+    letter that the broker refuses would be written again for ever."""
+    payload, encoding = _text(data), "utf-8"
+    if payload is None:
+        payload, encoding = base64.b64encode(data[:PAYLOAD_BYTES_MAX]).decode(), "base64"
+        if len(data) > PAYLOAD_BYTES_MAX:
+            reason = f"the first {PAYLOAD_BYTES_MAX} of {len(data)} bytes: {reason}"
     return DeadLetter(
         id=letter_id, source=source, subject=subject, sequence=sequence, reason=reason[:1000],
         payload=payload, encoding=encoding, at_ns=at_ns,
     )  # fmt: skip
+
+
+def _text(data: bytes) -> str | None:
+    """None for what is no UTF-8, or does not fit when quotation marks and control characters are escaped."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if len(msgspec.json.encode(text)) <= PAYLOAD_BYTES_MAX * 4 // 3 else None
 
 
 async def first_of(*events: asyncio.Event) -> None:

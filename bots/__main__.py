@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from bots.fleet import FIGURES, Fleet
+from typing import Annotated
+
+import msgspec
+
+from bots.fleet import Fleet
+from bots.paper import LANDING_NS_DEFAULT
+from bots.telling import FIGURES
 from runtime.process import Process, run
 from runtime.settings import Common, Settings, SettingsError
+
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=60_000)]
 
 
 class BotsSettings(Settings, frozen=True, kw_only=True):
     """What only bots needs.
 
     owned: partitions that this process acts on, e.g. 0-15,20; empty for all. No two processes should share one.
+    landing_ms: how long a paper order takes from its decision to its effect.
+    settle_ms: how long a trade waits for signals of earlier ones before exits are decided on it.
     """
 
     owned: str = ""
+    landing_ms: Milliseconds = LANDING_NS_DEFAULT // 1_000_000
+    settle_ms: Milliseconds = 50
 
     def check(self, common: Common) -> None:
         owned_partitions(self.owned, common.partitions)
@@ -36,7 +48,13 @@ def owned_partitions(text: str, partitions: int) -> list[int]:
 
 
 async def main(process: Process, settings: BotsSettings) -> None:
-    await Fleet(process, owned_partitions(settings.owned, process.common.partitions)).run()
+    fleet = Fleet(
+        process,
+        owned_partitions(settings.owned, process.common.partitions),
+        landing_ns=settings.landing_ms * 1_000_000,
+        settle_ns=settings.settle_ms * 1_000_000,
+    )
+    await fleet.run()
 
 
 def cli() -> None:

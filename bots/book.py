@@ -84,6 +84,7 @@ class Book:
         self._mandates: dict[str, Mandate] = {}
         self._heard: deque[TokenEvent] = deque()
         self._holders: dict[str, dict[str, None]] = {}  # users as the keys, so that their order is the same every time
+        self.pending_orders = 0  # decided and not landed, over all users
         self._due: list[tuple[int, str, str]] = []  # (when, user, mint or pending order), a heap; see _due_at
         self._due_at: dict[tuple[str, str], int] = {}  # the one entry of each position and order that counts
 
@@ -103,8 +104,9 @@ class Book:
         return sum(len(holders) for holders in self._holders.values())
 
     @property
-    def pending_orders(self) -> int:
-        return sum(len(account.pending) for account in self._accounts.values())
+    def waiting_events(self) -> int:
+        """Events whose time has not come."""
+        return len(self._heard)
 
     def oldest_position_ns(self) -> int | None:
         """When the oldest open position was opened, or the oldest pending order decided."""
@@ -145,8 +147,9 @@ class Book:
     def fold(self, append: Append, user_sequence: int) -> None:
         """Take one stored line in. Raises LedgerError."""
         account = self._accounts.setdefault(append.user, Account())
-        held = set(account.positions)
+        held, pending = set(account.positions), len(account.pending)
         if positions.apply(account, append, user_sequence, self.signals_created_at_ns):
+            self.pending_orders += len(account.pending) - pending
             self._reindex(append.user, held, append.at_ns)
         self.folded = max(self.folded, user_sequence)
 
@@ -210,9 +213,11 @@ class Book:
         """Forget what was decided and not settled. Signals come again; what prices and deadlines asked for is looked
         at once more, at once."""
         for user, account in group.before.items():
-            held = set(self._accounts[user].positions)
-            for order_id in self._accounts[user].pending:
+            undone = self._accounts[user]
+            held = set(undone.positions)
+            for order_id in undone.pending:
                 self._due_at.pop((user, order_id), None)
+            self.pending_orders += len(account.pending) - len(undone.pending)
             self._accounts[user] = account
             self._reindex(user, held, group.now_ns)
             for entry in group.entries[user]:
@@ -311,8 +316,9 @@ class Book:
         account = self._accounts[user]
         if user not in group.before:
             group.before[user] = positions.copy_of(account)
-        held = set(account.positions)
+        held, pending = set(account.positions), len(account.pending)
         positions.take(account, entries)
+        self.pending_orders += len(account.pending) - pending
         group.entries.setdefault(user, []).extend(entries)
         self._reindex(user, held, at_ns)
 

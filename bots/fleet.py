@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from bots.book import Arrived, Book, Draft, Group
 from bots.positions import LedgerError
+from bots.telling import Teller
 from bots.watching import Watching
 from runtime import buckets, telemetry, wire
 from runtime.process import Process
@@ -22,31 +23,16 @@ from runtime.worker import bury, first_of, keep_on
 from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.config import BotWanted
-from schemas.events import Append, Fill, Refusal, Side, Signal, TokenEvent
+from schemas.events import Append, Decision, Origin, Signal, TokenEvent
 
 TAKE_SIGNALS_MAX = 250  # from each partition in one round
 TAKE_EVENTS_MAX = 1000
 CATCH_UP_S = 0.02
-LOGGED_FILLS_MAX = 250  # in one round; beyond that one line tells how many
 CONFIG_WAIT_S_MAX = 5.0
+WAITING_EVENTS_MAX = 50_000  # beyond it the broker keeps them
+ALARMS = f"decisions.{Origin.RUG_ALARM}.*"
 # Prices older than a position's opening are of no use, but the trade that set the opening price is.
 PRICE_MARGIN_NS = 600 * 1_000_000_000
-
-FIGURES = {
-    "signals_total": "Signals taken for the first time",
-    "signals_repeated_total": "Signals delivered again that the ledger had settled",
-    "fills_total": "Orders filled, by side",
-    "exits_total": "Positions sold from, by reason",
-    "refused_total": "Signals refused, by reason",
-    "open_positions": "Positions open over all users",
-    "mints_followed": "Mints whose trades are followed, once each whoever holds them",
-    "accounts": "Users with a ledger in memory",
-    "active_bots": "Users whose bot is wanted running",
-    "configs_refused_total": "Configurations in the bucket that cannot be used",
-    "interruptions_total": "Times that the loop started again, by kind",
-    "dead_letters_total": "Messages that could not be processed, by reason's kind",
-    "appends_total": "Lines stored in the ledger",
-}
 
 M = TypeVar("M", Signal, Append)
 
@@ -54,14 +40,22 @@ _signal: Decoder[Signal] = Decoder(Signal)
 _append: Decoder[Append] = Decoder(Append)
 _wanted: Decoder[BotWanted] = Decoder(BotWanted)
 _event: Decoder[TokenEvent] = Decoder(TokenEvent)
+_decision: Decoder[Decision] = Decoder(Decision)
 
 
 class Fleet:
     """Runs every bot of the partitions given until the process is asked to stop."""
 
     def __init__(
-        self, process: Process, partitions: Sequence[int], clock: Callable[[], int] = telemetry.now_ns
+        self,
+        process: Process,
+        partitions: Sequence[int],
+        *,
+        landing_ns: int,
+        settle_ns: int,
+        clock: Callable[[], int] = telemetry.now_ns,
     ) -> None:
+        """settle_ns: how long an event waits for signals of earlier events before exits are decided on it."""
         self._process = process
         self._bus = process.bus
         self._clock = clock
@@ -72,8 +66,11 @@ class Fleet:
         self._partitions = frozenset(partitions)
         self._configs = buckets.follow(self._bus, "bots")
         self._events: Follower | None = None
+        self._alarms: Follower | None = None
         self._running: set[str] = set()
-        self.book = Book()
+        self._settle_ns = settle_ns
+        self._teller = Teller(process.figures, process.log)
+        self.book = Book(landing_ns)
         self._watching = Watching(self._bus, process.instance, self._clock)
 
     async def run(self) -> None:
@@ -125,7 +122,9 @@ class Fleet:
         oldest = self.book.oldest_position_ns()
         if oldest is None:
             self._events = Follower(self._bus, "TOKENS", "tokens.>", only_new=True, ready=self._ready)
+            self._alarms = Follower(self._bus, "DECISIONS", ALARMS, only_new=True, ready=self._ready)
             return
+        self._alarms = Follower(self._bus, "DECISIONS", ALARMS, since_ns=oldest, ready=self._ready)
         events = Follower(self._bus, "TOKENS", "tokens.>", since_ns=oldest - PRICE_MARGIN_NS, ready=self._ready)
         while not events.caught_up:
             for message in await events.wait():
@@ -146,7 +145,7 @@ class Fleet:
         except MalformedEvent as error:
             self._process.log.error("config_unreadable", user=change.key, reason=str(error))
             self._process.figures.add("configs_refused_total")
-        problem = self.book.configure(change.key, wanted, change.revision)
+        problem = self.book.configure(change.key, wanted, change.revision, self._clock())
         if problem is not None:
             self._process.log.error("config_refused", user=change.key, reason=problem)
             self._process.figures.add("configs_refused_total")
@@ -163,14 +162,15 @@ class Fleet:
         taken = [(reader, reader.take(TAKE_SIGNALS_MAX)) for reader in self._readers]
         signals = await self._decode_signals(message for _, messages in taken for message in messages)
         await self._know_configs(signals)
-        events = self._take_events()  # last: unlike signals they do not come again when something above fails
-        due_ns = self.book.next_due_ns()
+        self._hear_events()  # last: unlike signals they do not come again when something above fails
+        alarms = self._take_alarms()
         now_ns = self._clock()
-        if not signals and not events and (due_ns is None or due_ns > now_ns) and not any(m for _, m in taken):
-            await self._wait(None if due_ns is None else (due_ns - now_ns) / 1e9)
+        until_ns, next_ns = now_ns - self._settle_ns, self.book.next_at_ns()
+        if not signals and not alarms and (next_ns is None or next_ns > until_ns) and not any(m for _, m in taken):
+            await self._wait(None if next_ns is None else (next_ns - until_ns) / 1e9)
             return
         started_s = asyncio.get_running_loop().time()
-        group = self.book.decide(events, signals, self._clock())
+        group = self.book.act(signals, alarms, until_ns, now_ns)
         try:
             await self._store(group)
         finally:
@@ -179,7 +179,8 @@ class Fleet:
             if messages:
                 reader.acknowledge(messages[-1])
         self._process.metrics.stage.labels("bots").observe(asyncio.get_running_loop().time() - started_s)
-        self._tell(group)
+        self._watching.want(self.book.held)
+        self._teller.tell(group, self.book)
 
     async def _wait(self, seconds: float | None) -> None:
         waiting = first_of(self._ready, self._process.stop)
@@ -189,10 +190,23 @@ class Fleet:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(waiting, min(max(seconds, 0.001), 60.0))
 
-    def _take_events(self) -> list[TokenEvent]:
+    def _hear_events(self) -> None:
         assert self._events is not None
-        decoded = (self._decode_event(message) for message in self._events.take(TAKE_EVENTS_MAX))
-        return [event for event in decoded if event is not None]
+        room = min(TAKE_EVENTS_MAX, WAITING_EVENTS_MAX - self.book.waiting_events)
+        for message in self._events.take(room) if room > 0 else ():
+            event = self._decode_event(message)
+            if event is not None:
+                self.book.hear(event)
+
+    def _take_alarms(self) -> list[Decision]:
+        assert self._alarms is not None
+        alarms = []
+        for message in self._alarms.take(TAKE_EVENTS_MAX):
+            try:
+                alarms.append(_decision(message.data))
+            except MalformedEvent as error:
+                self._dead(message, error)  # dispatch, which works on every decision, keeps it in DEAD
+        return alarms
 
     def _decode_event(self, message: In) -> TokenEvent | None:
         try:
@@ -234,42 +248,9 @@ class Fleet:
             self.book.settle(group, chunk, first)
             self._process.figures.add("appends_total", len(chunk))
 
-    # Telling
-
     def _dead(self, message: In, error: Exception) -> None:
         self._process.figures.add("dead_letters_total", kind=type(error).__name__)
         self._process.log.error("dead_letter", subject=message.subject, sequence=message.sequence, reason=str(error))
-
-    def _tell(self, group: Group) -> None:
-        figures = self._process.figures
-        figures.add("signals_total", group.decided)
-        figures.add("signals_repeated_total", group.repeated)
-        fills: list[tuple[str, Fill]] = []
-        for user, entries in group.entries.items():
-            for entry in entries:
-                if isinstance(entry, Fill):
-                    fills.append((user, entry))
-                    figures.add("fills_total", side=entry.side)
-                    if entry.side is Side.SELL:
-                        figures.add("exits_total", reason=entry.reason)
-                elif isinstance(entry, Refusal):
-                    figures.add("refused_total", reason=entry.reason)
-        figures.put("open_positions", self.book.open_positions)
-        held = list(self.book.held)
-        figures.put("mints_followed", len(held))
-        figures.put("accounts", self.book.users)
-        self._watching.want(held)
-        self._log_fills(fills)
-
-    def _log_fills(self, fills: list[tuple[str, Fill]]) -> None:
-        log = self._process.log
-        for user, fill in fills[:LOGGED_FILLS_MAX]:
-            log.info(
-                "order_filled", user=user, side=fill.side, mint=fill.mint, tokens=fill.tokens,
-                lamports=fill.lamports, reason=fill.reason, trace=fill.signal_id[:32],
-            )  # fmt: skip
-        if len(fills) > LOGGED_FILLS_MAX:
-            log.info("orders_filled", count=len(fills), not_shown=len(fills) - LOGGED_FILLS_MAX)
 
 
 def _own(message: M, user: str) -> M:

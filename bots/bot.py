@@ -86,7 +86,7 @@ def on_price(
 def on_time(
     account: Account, mint: str, mandate: Mandate, price: Price | None, at_ns: int, feed: Feed = NOTHING_HEARD
 ) -> list[Entry]:
-    """The order to sell that is due by time, by a stop with `closing`, or after a landing, if any, at the last known
+    """The order to sell that is due by time, by a stop that closes, or after a landing, if any, at the last known
     price. None: no price is known, nothing is sold."""
     position = account.positions.get(mint)
     if position is None or price is None:
@@ -106,14 +106,14 @@ def observe(account: Account, mint: str, price: Price) -> None:
 
 
 def next_deadline_ns(
-    account: Account, mint: str, mandate: Mandate, price: Price | None, now_ns: int, feed: Feed = NOTHING_HEARD
+    account: Account, mint: str, mandate: Mandate, price: Price | None, after_ns: int, feed: Feed = NOTHING_HEARD
 ) -> int | None:
-    """When `on_time` should next be asked about a mint; None where it is not held, or being sold: then it is asked
-    right after the landing."""
+    """When `on_time` should next be asked about a mint, which was last looked at at `after_ns`; None where it is not
+    held, or being sold: then it is asked right after the landing."""
     position = account.positions.get(mint)
     if position is None:
         return None
-    return exits.next_deadline_ns(position, mandate, price, feed, now_ns)
+    return exits.next_deadline_ns(position, mandate, price, feed, after_ns)
 
 
 def _observed(position: Position, price: Price) -> int | None:

@@ -30,6 +30,7 @@ highest value must be observed again (`positions.mark`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -42,7 +43,7 @@ from schemas.config import Fixed, Ladder, Progressive, Terms, TimeExit, Trailing
 from schemas.events import Reason
 from schemas.money import BPS, share_floor
 
-# A deadline that brought no exit (no price was known) should not be tried again sooner, unless a price arrives.
+# A deadline that brought no exit (no price was known) is not tried again sooner, unless a price arrives.
 RETRY_NS: Final = 1_000_000_000
 RETRY_NS_MAX: Final = 60_000_000_000
 RETRIES_AT_ONCE_MAX: Final = 5
@@ -88,31 +89,44 @@ def decide(
     return _progressive(position, rule, price.migrated_at_ns, now_ns)
 
 
-def next_deadline_ns(position: Position, mandate: Mandate, price: Price | None, feed: Feed, now_ns: int) -> int | None:
-    """When time alone next makes `decide` sell; None while an order is under way, whose landing is the next look.
+def next_deadline_ns(
+    position: Position, mandate: Mandate, price: Price | None, feed: Feed, after_ns: int
+) -> int | None:
+    """The first time after `after_ns`, when the position was last looked at, at which time alone may make `decide`
+    sell; None while an order is under way, whose landing is the next look.
 
-    It may lie in the past: due now, or as soon as a price is known (no sooner than RETRY_NS after a fruitless try).
-    Every position has one, since each has a longest time to be held.
+    Every position has one, since each has a longest time to be held. What was due and could not be sold is due again
+    every RETRY_NS, counted from when it first was, so the times do not hang on when somebody looked.
     """
     if position.selling is not None:
         return None
-    terms = mandate.terms
-    deadline = position.opened_at_ns + terms.max_hold_ns
-    if mandate.closing or _alarmed(position, terms, price):
-        deadline = min(deadline, now_ns)
+    return min(_after(due_ns, after_ns) for due_ns in _deadlines_ns(position, mandate, price, feed, after_ns))
+
+
+def _deadlines_ns(
+    position: Position, mandate: Mandate, price: Price | None, feed: Feed, after_ns: int
+) -> Iterator[int]:
+    terms, rule = mandate.terms, mandate.terms.take_profit
+    yield position.opened_at_ns + terms.max_hold_ns
+    if mandate.closing_at_ns is not None:
+        yield mandate.closing_at_ns
+    if price is not None and price.alarmed_at_ns is not None and _alarmed(position, terms, price):
+        yield price.alarmed_at_ns
     if terms.silent_exit_ns:
-        deadline = min(deadline, _silent_since_ns(position, price, feed) + terms.silent_exit_ns)
-    rule = terms.take_profit
+        yield _silent_since_ns(position, price, feed) + terms.silent_exit_ns
     if isinstance(rule, TimeExit):
-        deadline = min(deadline, position.opened_at_ns + rule.after_ns)
+        yield position.opened_at_ns + rule.after_ns
     elif isinstance(rule, Progressive):
         due_ns = _progressive_due_ns(position, rule, None if price is None else price.migrated_at_ns)
-        deadline = deadline if due_ns is None else min(deadline, due_ns)
-    if not position.refused:
-        return deadline
-    again_ns = position.refused_at_ns + _wait_ns(position)
-    # What was refused for its price may still be wanted when the wait is over, though no price came.
-    return max(deadline, again_ns) if again_ns <= now_ns else again_ns
+        if due_ns is not None:
+            yield due_ns
+    if position.refused and position.refused_at_ns + _wait_ns(position) > after_ns:
+        # What was refused for its price may still be wanted when the wait is over, though no price came.
+        yield position.refused_at_ns + _wait_ns(position)
+
+
+def _after(due_ns: int, after_ns: int) -> int:
+    return due_ns if due_ns > after_ns else due_ns + ((after_ns - due_ns) // RETRY_NS + 1) * RETRY_NS
 
 
 def _may_try(position: Position, price: Price, now_ns: int) -> bool:
@@ -131,7 +145,7 @@ def _whatever_the_rule(
 ) -> Reason | None:
     """Why all must go, however gains are taken."""
     terms = mandate.terms
-    if mandate.closing:
+    if mandate.closing_at_ns is not None:
         return Reason.BOT_STOPPED
     if _alarmed(position, terms, price):
         return Reason.RUG_ALARM

@@ -14,13 +14,13 @@ class Mandate(msgspec.Struct, frozen=True, kw_only=True):
     """What a user's entries and exits are judged by.
 
     running: whether entries are wanted. Exits follow `terms` either way.
-    closing: stopped, and what is held is to be sold at once.
+    closing_at_ns: since when what is held is to be sold at once; None while it is to end by its rules.
     killed: an operator's reason to refuse this user's entries; "" for none.
     """
 
     terms: Terms
     running: bool
-    closing: bool = False
+    closing_at_ns: int | None = None
     killed: str = ""
 
 
@@ -30,14 +30,14 @@ def mandate_of(wanted: BotWanted) -> Mandate:
     return Mandate(
         terms=terms(wanted.config),
         running=running,
-        closing=not running and wanted.close_positions,
+        closing_at_ns=wanted.changed_at_ns if wanted.close_positions and not running else None,
         killed=wanted.killed,
     )
 
 
 def stopped(mandate: Mandate) -> Mandate:
     """The same terms without entries: for a user whose newest wish was deleted or cannot be read."""
-    return msgspec.structs.replace(mandate, running=False, closing=False)
+    return msgspec.structs.replace(mandate, running=False, closing_at_ns=None)
 
 
 # What is held by a user whose wish was never readable ends by the default rules.

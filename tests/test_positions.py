@@ -8,7 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bots.positions import DAY_NS, ENTRY_TIMES_MAX, HOUR_NS, Account, LedgerError, apply, mark, settle, take
+from bots.positions import (
+    DAY_NS,
+    ENTRY_TIMES_MAX,
+    HOUR_NS,
+    Account,
+    LedgerError,
+    apply,
+    copy_of,
+    mark,
+    pending_buys,
+    settle,
+    settles_signal,
+    take,
+)
 from schemas.events import Append, Entry, Fill, Intent, Reason, Refusal, Side
 
 DAY_ONE = 20_000 * DAY_NS
@@ -18,30 +31,35 @@ def fill(side: Side, tokens: int, lamports: int, at_ns: int = DAY_ONE, mint: str
     fields: dict[str, Any] = {
         "id": "o:fill", "order_id": "s:buy", "signal_id": "s", "mint": mint, "side": side, "tokens": tokens,
         "lamports": lamports, "curve_lamports": lamports, "protocol_fee_lamports": 0, "creator_fee_lamports": 0,
-        "reason": Reason.SIGNAL if side is Side.BUY else Reason.TAKE_PROFIT, "price_at_ns": at_ns, "at_ns": at_ns,
+        "network_fee_lamports": 0, "reason": Reason.SIGNAL if side is Side.BUY else Reason.TAKE_PROFIT,
+        "price_at_ns": at_ns, "at_ns": at_ns,
     }  # fmt: skip
     return Fill(**{**fields, **changes})
 
 
-def buy(tokens: int, lamports: int, at_ns: int = DAY_ONE, mint: str = "M") -> Fill:
-    return fill(Side.BUY, tokens, lamports, at_ns, mint)
+def buy(tokens: int, lamports: int, at_ns: int = DAY_ONE, mint: str = "M", **changes: Any) -> Fill:
+    return fill(Side.BUY, tokens, lamports, at_ns, mint, **changes)
 
 
 def sell(tokens: int, lamports: int, at_ns: int = DAY_ONE, mint: str = "M", **changes: Any) -> Fill:
     return fill(Side.SELL, tokens, lamports, at_ns, mint, **changes)
 
 
-def sell_intent(mint: str = "M") -> Intent:
-    return Intent(
-        id="i", signal_id="s", mint=mint, side=Side.SELL, lamports=0, tokens=1, venue="paper",
-        reason=Reason.STOP_LOSS, at_ns=1,
-    )  # fmt: skip
+def order(side: Side, id: str, mint: str = "M", at_ns: int = DAY_ONE, **changes: Any) -> Intent:
+    fields: dict[str, Any] = {
+        "id": id, "signal_id": "s", "mint": mint, "side": side, "lamports": 0, "tokens": 1, "venue": "paper",
+        "reason": Reason.SIGNAL if side is Side.BUY else Reason.STOP_LOSS, "at_ns": at_ns,
+    }  # fmt: skip
+    return Intent(**{**fields, **changes})
 
 
-def refusal(reason: Reason = Reason.EXPIRED) -> Refusal:
-    return Refusal(
-        id="r", signal_id="s", order_id=None, mint="M", side=Side.BUY, reason=reason, detail="", at_ns=DAY_ONE
-    )
+def sell_intent(number: int = 1, **changes: Any) -> Intent:
+    return order(Side.SELL, f"s:buy:exit{number}", **changes)
+
+
+def refusal(reason: Reason = Reason.EXPIRED, order_id: str | None = None, at_ns: int = DAY_ONE) -> Refusal:
+    side = Side.SELL if order_id and "exit" in order_id else Side.BUY
+    return Refusal(id="r", signal_id="s", order_id=order_id, mint="M", side=side, reason=reason, detail="", at_ns=at_ns)
 
 
 def append(*entries: Entry, signal_sequence: int = 0, at_ns: int = DAY_ONE) -> Append:
@@ -107,10 +125,81 @@ def test_a_line_from_before_the_signals_stream_says_nothing_of_its_sequences() -
     assert account.signal_sequence == 2
 
 
-def test_an_exit_order_counts_even_when_it_is_refused() -> None:
-    account = folded(buy(10, 100), sell_intent(), refusal(Reason.NO_PRICE), sell_intent(), sell(4, 10))
-    assert account.positions["M"].exits == 2
-    assert account.refusals == 1
+def test_an_order_is_pending_until_it_is_filled_or_refused() -> None:
+    first, second = order(Side.BUY, "s:buy"), order(Side.BUY, "t:buy", "N", signal_id="t")
+    account = folded(first, second)
+    assert list(account.pending) == ["s:buy", "t:buy"]
+    assert list(pending_buys(account)) == [first, second]
+    assert account.positions == {}
+    take(account, [buy(10, 100)])
+    assert list(account.pending) == ["t:buy"]
+    take(account, [refusal(Reason.SLIPPAGE, "t:buy")])
+    assert account.pending == {}
+    assert account.signals == 2
+
+
+def test_a_position_knows_when_it_was_decided_and_when_it_landed() -> None:
+    account = folded(order(Side.BUY, "s:buy", at_ns=DAY_ONE), buy(10, 100, at_ns=DAY_ONE + 600))
+    position = account.positions["M"]
+    assert (position.ordered_at_ns, position.opened_at_ns) == (DAY_ONE, DAY_ONE + 600)
+
+
+def test_an_exit_is_under_way_until_it_lands_and_its_id_is_spent_when_it_is_refused() -> None:
+    account = folded(buy(10, 100), sell_intent())
+    position = account.positions["M"]
+    assert (position.selling, position.exits) == ("s:buy:exit1", 1)
+    take(account, [refusal(Reason.NO_PRICE, "s:buy:exit1", DAY_ONE + 7)])
+    assert (position.selling, position.refused, position.refused_at_ns) == (None, 1, DAY_ONE + 7)
+    take(account, [sell_intent(2), sell(4, 10, order_id="s:buy:exit2")])
+    assert (position.selling, position.refused, position.exits, account.refusals) == (None, 0, 2, 1)
+    assert account.pending == {}
+
+
+@pytest.mark.parametrize(
+    ("entry", "settles"),
+    [
+        (buy(1, 1), True),
+        (sell(1, 1), False),  # an exit
+        (sell(1, 1, reason=Reason.SELL_SIGNAL), True),
+        (refusal(), True),  # no order was made
+        (refusal(Reason.SLIPPAGE, "s:buy"), True),
+        (refusal(Reason.NO_PRICE, "s:buy:exit3"), False),  # an exit of the position that signal s opened
+        (refusal(Reason.NO_PRICE, "t:buy:exit3"), True),  # the sale that the SELL signal s asked for
+        (order(Side.BUY, "s:buy"), False),  # under way
+    ],
+)
+def test_an_outcome_is_told_from_what_happens_to_a_position_later(entry: Entry, settles: bool) -> None:
+    assert settles_signal(entry) is settles
+    account = folded(buy(1, 1, mint="X"), buy(1, 1))
+    before = account.signals
+    take(account, [entry])
+    assert account.signals - before == settles
+
+
+def test_fees_and_closed_positions_are_counted() -> None:
+    paid = {"protocol_fee_lamports": 3, "creator_fee_lamports": 2, "network_fee_lamports": 5}
+    account = folded(
+        fill(Side.BUY, 10, 100, **paid),
+        sell(5, 80, DAY_ONE + 10, **paid),
+        sell(5, 21, DAY_ONE + 30, **paid),  # a gain of one in all
+        buy(10, 100, mint="N"),
+        sell(10, 100, DAY_ONE + 40, mint="N"),  # even is no gain
+        buy(10, 100, mint="O"),
+        sell(9, -5, DAY_ONE + 50, mint="O"),  # returned less than its network fee
+    )
+    fees = (account.protocol_fees_lamports, account.creator_fees_lamports, account.network_fees_lamports)
+    assert fees == (9, 6, 15)
+    assert (account.entries, account.closed, account.won, account.held_ns) == (3, 2, 1, 70)
+    assert (account.received_lamports, account.realised_lamports) == (196, 1 + 0 - 95)
+
+
+def test_a_copy_is_not_changed_with_its_original() -> None:
+    account = folded(buy(10, 100), order(Side.BUY, "t:buy", "N"))
+    before = msgspec.json.encode(account)
+    copy = copy_of(account)
+    assert msgspec.json.encode(copy) == before
+    take(account, [sell_intent(), sell(4, 1), buy(1, 1, mint="N", signal_id="t")])
+    assert msgspec.json.encode(copy) == before
 
 
 @pytest.mark.parametrize(
@@ -135,8 +224,11 @@ def test_the_day_s_result_starts_anew_at_midnight_utc() -> None:
     assert account.realised_lamports == -20
 
 
-def test_a_sale_after_migration_is_remembered_by_its_time() -> None:
-    account = folded(buy(10, 100), sell(5, 20, at_ns=DAY_ONE + 5, reason=Reason.MIGRATED))
+def test_a_sale_after_migration_is_remembered_by_the_time_of_its_decision() -> None:
+    order_id = "s:buy:exit1"
+    account = folded(buy(10, 100), sell_intent(at_ns=DAY_ONE + 5, reason=Reason.MIGRATED))
+    assert account.positions["M"].migration_exit_at_ns is None
+    take(account, [sell(5, 20, at_ns=DAY_ONE + 605, reason=Reason.MIGRATED, order_id=order_id)])
     assert account.positions["M"].migration_exit_at_ns == DAY_ONE + 5
 
 

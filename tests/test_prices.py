@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bots.prices import Price, Prices, of_market
+from bots.prices import Feed, Price, Prices, of_market
 from schemas import amm, curve
 from schemas.amm import AT_MIGRATION, Pool
 from schemas.curve import FRESH, Curve
@@ -168,3 +168,65 @@ def test_a_held_mint_is_never_forgotten_until_it_is_released() -> None:
         prices.apply(created(f"Y{number}"))
     assert prices.get("H") is None
     assert prices.get("later") == later
+
+
+LATER = Market(virtual_lamports=32_000_000_000, virtual_tokens=1_005_937_500_000_000, seen_at_ns=6)
+
+
+@pytest.mark.parametrize(
+    ("events", "ordinary", "state", "seen_at"),
+    [
+        ([], True, curve.from_market(LATER), 6),  # the trade that was signalled has not reached us yet
+        ([created()], True, curve.from_market(LATER), 6),
+        ([created(), traded(at_ns=5)], True, curve.from_market(LATER), 6),
+        ([created(), traded(at_ns=6)], True, ON_CURVE, 6),  # not newer than what we heard
+        ([created(), migrated(at_ns=3)], True, AT_MIGRATION, 3),  # it left its curve
+        ([created(quote=Quote.USDC)], True, None, 1),  # no curve prices it
+        ([migrated()], True, None, 7),
+    ],
+)
+def test_a_signal_s_own_market_is_taken_where_it_is_newer(
+    events: list[TokenEvent], ordinary: bool, state: object, seen_at: int
+) -> None:
+    prices = Prices()
+    for event in events:
+        prices.apply(event)
+    price = prices.learn("M", LATER, ordinary=ordinary)
+    assert (price.state, price.seen_at_ns) == (state, seen_at)
+    assert prices.get("M") == price
+
+
+def test_a_price_that_was_learned_first_is_no_more_ordinary_than_the_signal_said() -> None:
+    prices = Prices()
+    assert not prices.learn("M", LATER, ordinary=False).ordinary
+    prices.apply(migrated(at_ns=9))
+    price = prices.get("M")
+    assert price is not None
+    assert price.state is None  # the pool of a coin with another arithmetic is not derived
+
+
+def test_an_alarm_stays_with_the_coin_through_everything_that_follows() -> None:
+    prices = Prices()
+    assert prices.alarm("M", 2) is None  # nobody knows it
+    prices.hold("M")
+    assert prices.alarm("M", 2) == Price(mint="M", state=None, seen_at_ns=0, alarmed_at_ns=2)
+    for event in (created(), traded(at_ns=5), migrated(at_ns=7), pool_trade(at_ns=9, **GIVEN)):
+        price = prices.apply(event)
+        assert price is not None
+        assert price.alarmed_at_ns == 2
+    assert prices.alarm("M", 1) is None  # an older one says nothing new
+    newer = prices.alarm("M", 10)
+    assert newer is not None
+    assert (newer.alarmed_at_ns, newer.seen_at_ns) == (10, 9)  # no price was heard by it
+
+
+def test_the_feed_is_heard_by_every_event_and_begins_anew_after_a_gap() -> None:
+    prices = Prices()
+    assert prices.feed == Feed(since_at_ns=0, heard_at_ns=0)
+    prices.apply(created("X", at_ns=3))
+    prices.apply(traded(at_ns=2))  # the stream's order counts, not a clock: time does not go back
+    assert prices.feed == Feed(since_at_ns=0, heard_at_ns=3)
+    prices.apply(FeedGap(id="g", feed="f", reason="r", from_at_ns=4, seen_at_ns=9))
+    assert prices.feed == Feed(since_at_ns=9, heard_at_ns=9)
+    prices.apply(traded(market=None, pool="", at_ns=12))  # says nothing of a price, and was heard all the same
+    assert prices.feed == Feed(since_at_ns=9, heard_at_ns=12)

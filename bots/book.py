@@ -159,13 +159,16 @@ class Book:
         account.last_sequence = max(account.last_sequence, sequence)
 
     def remember(self, event: TokenEvent) -> None:
-        """Take an event of the past in: prices and peaks, no decisions."""
+        """Take an event of the past in: prices and peaks, no decisions. What it would have decided since the position
+        was opened is decided by the next group, at the newest price."""
         price = self.prices.apply(event)
         if price is None or isinstance(event, FeedGap):
             return
         for user in self._holders.get(event.mint, ()):
-            bot.observe(self._accounts[user], event.mint, price)
-            self._schedule(user, event.mint, event.seen_at_ns)
+            account = self._accounts[user]
+            bot.observe(account, event.mint, price)
+            if event.seen_at_ns >= account.positions[event.mint].opened_at_ns:
+                self._due_by(user, event.mint, event.seen_at_ns)
 
     # Deciding
 
@@ -246,9 +249,6 @@ class Book:
     def _on_event(self, group: Group, event: TokenEvent) -> None:
         if group.now_ns - event.seen_at_ns > PROMPT_NS:
             self.remember(event)
-            if not isinstance(event, FeedGap):
-                for user in self._holders.get(event.mint, ()):
-                    self._due_by(user, event.mint, group.now_ns)
             return
         price = self.prices.apply(event)
         if price is not None and not isinstance(event, FeedGap):

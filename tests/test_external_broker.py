@@ -470,9 +470,12 @@ async def test_a_login_that_is_allowed_later_is_taken(
         ("nkey", None),
         ("nkey", "no seed"),
         ("nkey", "SUNOTASEEDATALL"),
+        ("nkey", "SU…"),
         ("nkey", "an account's"),  # replaced below: a seed, but not a user's
         ("credentials", None),
-        ("credentials", "-----BEGIN NATS USER JWT-----\n"),
+        ("credentials", "-----BEGIN NATS USER JWT-----\nx\n"),
+        ("credentials", "-----BEGIN USER NKEY SEED-----\nx\n"),
+        ("credentials", "-----BEGIN NATS USER JWT-----\nx\n-----BEGIN USER NKEY SEED-----\nx\n"),
         ("ca", None),
         ("ca", "no certificate"),
         ("cert", None),

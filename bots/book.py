@@ -142,7 +142,8 @@ class Book:
         self.folded = max(self.folded, user_sequence)
 
     def remember(self, event: TokenEvent) -> None:
-        """Take an event of the past in: prices and peaks, no decisions."""
+        """Take an event of the past in: prices and peaks, no decisions. What it would have decided since the position
+        was opened is decided by the next group, at the newest price."""
         price = self.prices.apply(event)
         if price is None or isinstance(event, FeedGap):
             return
@@ -150,6 +151,7 @@ class Book:
             account = self._accounts[user]
             if event.seen_at_ns >= account.positions[event.mint].opened_at_ns:  # a peak before the entry is none
                 bot.observe(account, event.mint, price)
+                self._due_by(user, event.mint, event.seen_at_ns)
             self._schedule(user, event.mint)
 
     # Deciding

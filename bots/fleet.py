@@ -73,6 +73,7 @@ class Fleet:
         self._configs = buckets.follow(self._bus, "bots")
         self._events: Follower | None = None
         self._running: set[str] = set()
+        self._unburied: list[tuple[In, str]] = []  # lines of the ledger that cannot be read, on their way to DEAD
         self.book = Book()
         self._watching = Watching(self._bus, process.instance, self._clock)
 
@@ -104,11 +105,15 @@ class Fleet:
         try:
             while not follower.caught_up:
                 for message in await follower.wait():
-                    await self._fold(message)
+                    self._fold(message)
         finally:
             await follower.close()
+        while self._unburied:
+            message, reason = self._unburied[0]
+            await bury(self._bus, "FILLS", "bots", message, reason)
+            del self._unburied[0]
 
-    async def _fold(self, message: In) -> None:
+    def _fold(self, message: In) -> None:
         user = subjects.user_of(message.subject)
         if subjects.partition(user, self._process.common.partitions) in self._partitions:
             try:
@@ -116,7 +121,7 @@ class Fleet:
             except (MalformedEvent, LedgerError) as error:
                 # The line stays where it is; its copy in DEAD asks a person to look.
                 self._dead(message, error)
-                await bury(self._bus, "FILLS", "bots", message, str(error))
+                self._unburied.append((message, str(error)))
                 self.book.pass_over(user, message.sequence)
         self.book.folded = max(self.book.folded, message.sequence)
 

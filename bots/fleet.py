@@ -71,6 +71,7 @@ class Fleet:
         self._settle_ns = settle_ns
         self._teller = Teller(process.figures, process.log)
         self.book = Book(landing_ns)
+        self._unburied: list[tuple[In, str]] = []  # lines of the ledger that cannot be read, on their way to DEAD
         self._watching = Watching(self._bus, process.instance, self._clock)
 
     async def run(self) -> None:
@@ -101,11 +102,15 @@ class Fleet:
         try:
             while not follower.caught_up:
                 for message in await follower.wait():
-                    await self._fold(message)
+                    self._fold(message)
         finally:
             await follower.close()
+        while self._unburied:
+            message, reason = self._unburied[0]
+            await bury(self._bus, "FILLS", "bots", message, reason)
+            del self._unburied[0]
 
-    async def _fold(self, message: In) -> None:
+    def _fold(self, message: In) -> None:
         user = subjects.user_of(message.subject)
         if subjects.partition(user, self._process.common.partitions) in self._partitions:
             try:
@@ -113,7 +118,7 @@ class Fleet:
             except (MalformedEvent, LedgerError) as error:
                 # The line stays where it is; its copy in DEAD asks a person to look.
                 self._dead(message, error)
-                await bury(self._bus, "FILLS", "bots", message, str(error))
+                self._unburied.append((message, str(error)))
                 self.book.pass_over(user, message.sequence)
         self.book.folded = max(self.book.folded, message.sequence)
 

@@ -261,6 +261,8 @@ class Outbox:
         self._wake.set()
 
     def _report(self) -> None:
+        if not self._spooling and len(self._waiting) < self._waiting_max:
+            self._figures.put("spool_full", 0)
         self._figures.put("waiting", len(self._waiting) + len(self._in_flight))
         self._figures.put("spooled", self._spool.records)
         self._figures.put("spooled_bytes", self._spool.bytes)

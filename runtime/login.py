@@ -14,22 +14,33 @@ def connection_options(settings: Common) -> dict[str, Any]:
     """Login and TLS as nats-py wants them. Raises SettingsError, which names the variable of a file at fault."""
     options: dict[str, Any] = {}
     if settings.nats_credentials:
-        _read("NATS_CREDENTIALS", settings.nats_credentials, "-----BEGIN USER NKEY SEED-----")
+        _check_credentials(settings.nats_credentials)
         options["user_credentials"] = settings.nats_credentials
     if settings.nats_nkey:
-        seed = _read("NATS_NKEY", settings.nats_nkey, "SU").strip()
-        nkeys = import_module("nkeys")  # compiled and without types; loaded only where it is used
-
-        try:
-            nkeys.from_seed(bytearray(seed.encode())).wipe()
-        except (nkeys.NkeysError, ValueError) as error:
-            raise SettingsError(f"MINTLINE_NATS_NKEY: {settings.nats_nkey} holds no seed of a user's nkey") from error
-        options["nkeys_seed_str"] = seed
+        options["nkeys_seed_str"] = seed = _read("NATS_NKEY", settings.nats_nkey).strip()
+        if not _is_user_seed(seed):
+            raise SettingsError(f"MINTLINE_NATS_NKEY: {settings.nats_nkey} holds no seed of a user's nkey (SU…)")
     if settings.nats_user:
         options["user"], options["password"] = settings.nats_user, settings.nats_password
     if settings.nats_ca or settings.nats_cert or "tls://" in settings.nats_url:
         options["tls"] = _tls(settings)
     return options
+
+
+def _check_credentials(path: str) -> None:
+    """nats-py reads the file when it connects, and for ever where the first part is missing."""
+    login, _, seed = _read("NATS_CREDENTIALS", path).partition("-----BEGIN USER NKEY SEED-----")
+    if "-----BEGIN NATS USER JWT-----" not in login or not _is_user_seed(seed.strip().partition("\n")[0].strip()):
+        raise SettingsError(f"MINTLINE_NATS_CREDENTIALS: {path} does not hold a user's JWT and then its nkey's seed")
+
+
+def _is_user_seed(seed: str) -> bool:
+    nkeys = import_module("nkeys")  # compiled and without types; loaded only where it is used
+    try:
+        nkeys.from_seed(bytearray(seed.encode())).wipe()
+    except (nkeys.NkeysError, ValueError):
+        return False
+    return seed.startswith("SU")
 
 
 def _tls(settings: Common) -> ssl.SSLContext:
@@ -47,20 +58,17 @@ def _tls(settings: Common) -> ssl.SSLContext:
     return context
 
 
-def _read(name: str, path: str, wanted: str) -> str:
+def _read(name: str, path: str) -> str:
     try:
-        text = Path(path).read_text()
+        return Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"MINTLINE_{name}: {path}: {_why(error)}") from error
-    if wanted not in text:
-        raise SettingsError(f"MINTLINE_{name}: {path} holds no {wanted}")
-    return text
 
 
 def _why(error: Exception) -> str:
     """Of a file that cannot be used; ssl's own errors tell nothing to people."""
     text = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else ""
-    return text or "no PEM file of the kind that is needed"
+    return text or "not a file of the kind that is needed"
 
 
 def shown(urls: str) -> str:

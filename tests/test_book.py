@@ -275,10 +275,11 @@ def test_the_heap_of_deadlines_does_not_grow_with_trades() -> None:
     book = holding("u", "v")
     for i in range(500):
         book.decide([trade(lamports=SOL + i, at_ns=NOW + i)], [], NOW + i)
-        book.remember(trade(lamports=2 * SOL + i, at_ns=NOW + i))
         book.configure("u", wanted("u"), i)
-    assert len(book._due) == 2
-    assert len(book._due_at) == 2
+    assert (len(book._due), len(book._due_at)) == (2, 2)
+    for i in range(500):
+        book.remember(trade(lamports=2 * SOL + i, at_ns=NOW + 500 + i))
+    assert (len(book._due), len(book._due_at)) == (4, 2)
 
 
 def test_the_heap_does_not_grow_with_groups_that_are_undone() -> None:
@@ -291,13 +292,22 @@ def test_the_heap_does_not_grow_with_groups_that_are_undone() -> None:
     assert len(book._due) <= 2 + 1000
 
 
-def test_a_price_read_back_decides_nothing_but_is_known() -> None:
+@pytest.mark.parametrize(
+    ("at_ns", "reasons"),
+    [
+        (NOW + 1, [Reason.TAKE_PROFIT]),
+        (NOW - 1, []),  # the market before the entry: a later one was bought at
+    ],
+)
+def test_a_price_read_back_decides_nothing_by_itself_but_is_looked_at_next(at_ns: int, reasons: list[Reason]) -> None:
+    """Else a stop that was crossed while nobody looked would wait for another trade, which may never come."""
     book = holding("u", tp_config={"percent": 50})
-    book.remember(trade(lamports=20 * SOL))
+    book.remember(trade(lamports=20 * SOL, at_ns=at_ns))
     assert book.open_positions == 1
     price = book.prices.get("M")
     assert price is not None
-    assert price.seen_at_ns == NOW + 1
+    assert price.seen_at_ns == at_ns
+    assert outcomes(book.decide([], [], NOW + 2)) == reasons
 
 
 def test_a_peak_from_before_the_entry_is_not_read_back() -> None:

@@ -336,6 +336,25 @@ async def test_garbage_is_kept_whole_with_its_reason(broker: Broker, bus: Bus, s
     assert [m.subject for m in await stored(bus, "TOKENS")] == [f"tokens.created.{coin.mint}"]
 
 
+async def test_a_frame_that_no_stream_can_take_is_kept_as_far_as_it_fits(
+    broker: Broker, bus: Bus, service: Make, venue: Simulator
+) -> None:
+    line = Line(service, broker, venue.url)
+    await line.start("ingest")
+    await eventually(lambda: _feed_is(line, "SUBSCRIBED"), "the feed")
+    frames = [b'{"a":' * 20_000, bytes(range(256)) * 4_000]
+    for data in frames:
+        await venue.send(data)
+    await eventually(lambda: _published(line, len(frames)), "both to be stored")
+    for data, message in zip(frames, await stored(bus, "DEAD"), strict=True):
+        letter = json.loads(message.data)
+        kept = _whole(letter)
+        assert len(kept) > 90_000
+        assert data.startswith(kept)
+        assert letter["reason"].startswith(f"the first {len(kept)} of {len(data)} bytes: frame: {len(data)} bytes")
+    assert (await line.figures("ingest"))["publish_refused_total"] == 0
+
+
 def _whole(letter: dict[str, Any]) -> bytes:
     payload: str = letter["payload"]
     return base64.b64decode(payload) if letter["encoding"] == "base64" else payload.encode()

@@ -27,7 +27,7 @@ from typing import NamedTuple
 from bots import bot, exits, mandate, positions
 from bots.mandate import Mandate
 from bots.paper import LANDING_NS_DEFAULT
-from bots.positions import Account
+from bots.positions import Account, LedgerError
 from bots.prices import Price, Prices
 from schemas.config import BotWanted, ConfigError
 from schemas.events import Append, Decision, Entry, FeedGap, Intent, Reason, Side, Signal, TokenEvent
@@ -85,6 +85,7 @@ class Book:
         self._heard: deque[TokenEvent] = deque()
         self._holders: dict[str, dict[str, None]] = {}  # users as the keys, so that their order is the same every time
         self.pending_orders = 0  # decided and not landed, over all users
+        self._undone: list[tuple[int, str, str]] = []  # exits to be decided once more: (when, user, mint)
         self._due: list[tuple[int, str, str]] = []  # (when, user, mint or pending order), a heap; see _due_at
         self._due_at: dict[tuple[str, str], int] = {}  # the one entry of each position and order that counts
 
@@ -124,7 +125,9 @@ class Book:
         """The time of the first event that waits or of what falls due first."""
         heard = self._heard[0].seen_at_ns if self._heard else _NEVER_NS
         due = self._due[0][0] if self._due else _NEVER_NS
-        return None if heard == due == _NEVER_NS else min(heard, due)
+        undone = self._undone[0][0] if self._undone else _NEVER_NS
+        first = min(heard, due, undone)
+        return None if first == _NEVER_NS else first
 
     # Folding
 
@@ -145,18 +148,25 @@ class Book:
         return problem
 
     def fold(self, append: Append, user_sequence: int) -> None:
-        """Take one stored line in. Raises LedgerError."""
+        """Take one stored line in. Raises LedgerError for one that makes no sense; its place is noted all the same,
+        and its entries count as far as they go."""
         account = self._accounts.setdefault(append.user, Account())
         held, pending = set(account.positions), len(account.pending)
-        if positions.apply(account, append, user_sequence, self.signals_created_at_ns):
+        try:
+            positions.apply(account, append, user_sequence, self.signals_created_at_ns)
+        except LedgerError:
+            positions.settle(account, append, user_sequence, self.signals_created_at_ns)
+            raise
+        finally:
             self.pending_orders += len(account.pending) - pending
             self._reindex(append.user, held, append.at_ns)
-        self.folded = max(self.folded, user_sequence)
+            self.folded = max(self.folded, user_sequence)
 
-    def pass_over(self, user: str, sequence: int) -> None:
-        """A line of the user's that cannot be folded: the next one is written behind it."""
+    def pass_over(self, user: str, user_sequence: int) -> None:
+        """Note a stored line that cannot be read: the user's next one is decided on its sequence."""
         account = self._accounts.setdefault(user, Account())
-        account.last_sequence = max(account.last_sequence, sequence)
+        account.last_sequence = max(account.last_sequence, user_sequence)
+        self.folded = max(self.folded, user_sequence)
 
     def remember(self, event: TokenEvent) -> None:
         """Take an event of the past in: prices and peaks, no decisions. What it would have decided since the position
@@ -182,6 +192,9 @@ class Book:
         now_ns: the time of day; in a replay the time of the recording.
         """
         group = Group(now_ns)
+        again, self._undone = self._undone, []
+        for at_ns, user, mint in again:
+            self._look(group, user, mint, self._time(at_ns, now_ns))
         items: list[tuple[int, Arrived | Decision]] = [(arrived.signal.decided_at_ns, arrived) for arrived in signals]
         items += [(alarm.decided_at_ns, alarm) for alarm in alarms]
         for at_ns, item in sorted(items, key=lambda pair: pair[0]):
@@ -225,7 +238,7 @@ class Book:
             self._reindex(user, held, group.now_ns)
             for entry in group.entries[user]:
                 if isinstance(entry, Intent) and entry.side is Side.SELL and entry.reason is not Reason.SELL_SIGNAL:
-                    self._due_by(user, entry.mint, group.now_ns)
+                    self._undone.append((entry.at_ns, user, entry.mint))
         group.before.clear()
 
     # In the order of time
@@ -289,12 +302,17 @@ class Book:
             if intent.mint in self._accounts[user].positions:
                 self._due_by(user, intent.mint, at_ns)
             return
-        if key not in account.positions:
+        self._look(group, user, key, at_ns)
+
+    def _look(self, group: Group, user: str, mint: str, at_ns: int) -> None:
+        """Decide on a position by time, at the last known price."""
+        account = self._accounts[user]
+        if mint not in account.positions:
             return
-        entries = bot.on_time(account, key, self.mandate(user), self.prices.get(key), at_ns, self.prices.feed)
+        entries = bot.on_time(account, mint, self.mandate(user), self.prices.get(mint), at_ns, self.prices.feed)
         if entries:
             self._take(group, user, entries, at_ns)
-        self._schedule(user, key, at_ns, not_before_ns=at_ns + exits.RETRY_NS)
+        self._schedule(user, mint, at_ns, not_before_ns=at_ns + exits.RETRY_NS)
 
     def _on_signal(self, group: Group, arrived: Arrived) -> None:
         signal, sequence = arrived

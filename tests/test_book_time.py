@@ -130,7 +130,7 @@ def test_the_answers_do_not_depend_on_how_time_is_cut() -> None:
             made.hear(trade(n % 7, T + n * 100 * MS))
         given = [signal()]
         for step in steps:
-            found += act(made, step, *given)
+            found += act(made, step, *given, now_ns=T)
             given = []
         return found
 

@@ -24,7 +24,7 @@ FIGURES = {
     **WORKER_FIGURES,
     "tokens_analyzed_total": "Tokens whose analysis was opened",
     "decisions_total": "Decisions, by strategy",
-    "judged_total": "Times that a strategy was asked, by strategy and what came of it",
+    "judged_total": "Times that a strategy was asked, by strategy and what came of it; rug alarms by kind",
     "tokens_open": "Tokens with an open analysis",
     "rebuilt_total": "Messages read back at the start to rebuild the analysis",
     "scores_written_total": "Scores written to the bucket",
@@ -68,6 +68,7 @@ class Analyzing:
             await follower.close()
             self._analysis.take_scores()
             self._note_watches()
+            self._analysis.forget_counts()  # of what was counted before the restart
 
     def _feed_again(self, message: In) -> None:
         self._process.figures.add("rebuilt_total")

@@ -1,12 +1,18 @@
 """The one analysis of all open tokens, shared by all users: token events in, decisions out.
 
 **Time** is the newest `seen_at_ns` that was fed; nothing here reads a clock. A token opens with its creation and closes
-TOKEN_LIFE_NS later, or when more than OPEN_TOKENS_MAX are open, the one opened first going first. Coins whose
-arithmetic is not known are counted and not opened; trades and migrations of tokens that are not open change nothing,
-but for a migration that comes just ahead of its creation.
+TOKEN_LIFE_NS later, or when more than OPEN_TOKENS_MAX are open, the one opened first going first. Coins whose frames
+show no curve (bonk, USDC) are counted and not opened: nothing tells their price, so nobody could act on a score; a USDC
+coin's frame does not even tell its mint. Mayhem coins are scored like others, and their decisions say that their
+arithmetic is not known. Trades and migrations of tokens that are not open change nothing, but for a migration that
+comes just ahead of its creation.
 
 **A strategy announces** a token when its score exceeds all that it announced of it before: a decision for the users
 whose thresholds lie in between. The score itself may fall again; nobody is told twice.
+
+**A rug alarm** is a SELL decision of the origin RUG_ALARM, at most one for an event: each level of each kind once a
+token (alarms.py), its score being the severity. From then on strategies still score the token and announce nothing:
+who was not in it is not sent in.
 
 **Rebuilding.** Everything is forgotten by age, so the state is a function of the events of the last HORIZON_NS. A
 process that starts feeds the stored events from `newest.seen_at_ns - HORIZON_NS` (or earlier, no matter) up to the last
@@ -26,24 +32,26 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from analyze.features import CURVE_POOLS, SECOND_NS, Token, known_arithmetic
+from analyze import alarms, decisions
+from analyze.alarms import Kind, Raised
+from analyze.features import Look, Predictor
 from analyze.memory import EarlyMigrations, EventIds, LaunchCounts
-from analyze.score import Scored, Silence, risk_of
+from analyze.score import Silence
 from analyze.strategies import ON_CREATION, ON_TRADE, Judge
+from analyze.strategies.predictions import DECISION_AGE_NS
+from analyze.tokens import CURVE_POOLS, Token, has_curve
+from analyze.windows import SECOND_NS
 from schemas.config import RISK_THRESHOLDS
 from schemas.events import (
     Decision,
     FeedGap,
-    Market,
     Origin,
     Score,
-    Side,
     Strategy,
     TokenCreated,
     TokenEvent,
     TokenMigrated,
     TokenTraded,
-    decision_id,
 )
 
 MINUTE_NS: Final = 60 * SECOND_NS
@@ -62,18 +70,27 @@ WATCH_NS: Final = 5 * MINUTE_NS
 WATCH_SCORE_MIN: Final = min(RISK_THRESHOLDS.values())
 # A watch is extended in steps of at least this, so that a hot coin is no flood of changes.
 WATCH_STEP_NS: Final = MINUTE_NS
+# Who is this far along its curve is wanted for as long as it trades: GRADUATION looks at what comes then. One coin in
+# thirty gets there.
+WATCH_PROGRESS_BPS_MIN: Final = 4_000
 
 # Counted under this name: what concerns an event and not a strategy.
 EVENTS: Final = "EVENTS"
 DECIDED: Final = "DECIDED"
 NO_NEWS: Final = "NO_NEWS"  # scored, and not above what was announced before
+ALARMED: Final = "ALARMED"  # scored, and not announced because of a rug alarm
 REPEATED: Final = "REPEATED"
 
 
 class _Open:
-    """An open token and what was said of it. scores: the newest of each strategy; announced: the highest."""
+    """An open token and what was said of it. scores: the newest of each strategy; announced: the highest.
 
-    __slots__ = ("announced", "opened_at_ns", "scored_at_ns", "scores", "token", "watch_until_ns")
+    point_passed: whether its decision point is over (strategies/predictions.py).
+    """
+
+    __slots__ = (
+        "announced", "opened_at_ns", "point_passed", "raised", "scored_at_ns", "scores", "token", "watch_until_ns",
+    )  # fmt: skip
 
     def __init__(self, token: Token, opened_at_ns: int) -> None:
         self.token = token
@@ -82,10 +99,15 @@ class _Open:
         self.scores: dict[str, int] = {}
         self.announced: dict[Strategy, int] = {}
         self.scored_at_ns = 0
+        self.raised = Raised()
+        self.point_passed = False
 
 
 class Analysis:
-    """counters: (strategy or EVENTS, outcome) -> how often, since the start."""
+    """counters: (strategy, RUG_ALARM or EVENTS; outcome) -> how often, since the start.
+
+    predictor: the model that AI_PREDICTIONS asks, None for none; may be changed between two events.
+    """
 
     def __init__(self, open_tokens_max: int = OPEN_TOKENS_MAX) -> None:
         self._open_tokens_max = open_tokens_max
@@ -98,10 +120,12 @@ class Analysis:
         self._gap_until_ns = 0
         self._changed_scores: dict[str, None] = {}
         self._changed_watches: dict[str, int] = {}
-        outcomes = (DECIDED, NO_NEWS, *Silence)
+        self.predictor: Predictor | None = None
+        outcomes = (DECIDED, NO_NEWS, ALARMED, *Silence)
         self.counters: dict[tuple[str, str], int] = {
             (str(strategy), str(outcome)): 0 for strategy in (*ON_CREATION, *ON_TRADE) for outcome in outcomes
         }
+        self.counters.update({(str(Origin.RUG_ALARM), str(kind)): 0 for kind in Kind})
         self.counters[EVENTS, REPEATED] = 0
 
     @property
@@ -125,6 +149,10 @@ class Analysis:
             self._gap(event)
         return []
 
+    def forget_counts(self) -> None:
+        """Every counter is 0 again."""
+        self.counters = dict.fromkeys(self.counters, 0)
+
     def take_scores(self) -> list[Score]:
         """The newest scores of the open tokens whose scores changed since the last call."""
         changed, self._changed_scores = self._changed_scores, {}
@@ -145,8 +173,8 @@ class Analysis:
             self.counters[EVENTS, REPEATED] += 1
             return []
         launches = self._launches.note(event, now_ns)
-        if not known_arithmetic(event):
-            self._silent(ON_CREATION, Silence.UNKNOWN_ARITHMETIC)
+        if not has_curve(event):
+            self._silent(ON_CREATION, Silence.NO_CURVE)
             return []
         token = Token(event, launches)
         token.migrated = self._early_migrations.take(event.mint, now_ns)
@@ -157,7 +185,7 @@ class Analysis:
             self._close(self._order.popleft())
         if not (token.migrated or token.complete):
             self._watch(opened, event.seen_at_ns + WATCH_NS)
-        return self._judged(ON_CREATION, opened, event)
+        return self._judged(ON_CREATION, opened, event, self._look(token, event))
 
     def _traded(self, event: TokenTraded) -> list[Decision]:
         opened = self._open.get(event.mint)
@@ -166,17 +194,38 @@ class Analysis:
             return []
         token = opened.token
         token.trade(event)
+        rung = self._alarmed(opened, event)
         if event.market is None:
             # A trade in a pool is a migration that was not heard.
             token.migrated = token.migrated or event.pool not in CURVE_POOLS
             self._unwatch_finished(opened)
             self._silent(ON_TRADE, Silence.NO_MARKET)
-            return []
+            return rung
         self._unwatch_finished(opened)
-        if event.seen_at_ns > opened.watch_until_ns and not (token.migrated or token.complete):
-            self._silent(ON_TRADE, Silence.WINDOW_OVER)
+        at_point = not opened.point_passed and event.seen_at_ns >= token.created_at_ns + DECISION_AGE_NS
+        opened.point_passed = opened.point_passed or at_point
+        if not (token.migrated or token.complete):
+            if event.seen_at_ns > opened.watch_until_ns:
+                self._silent(ON_TRADE, Silence.WINDOW_OVER)
+                return rung
+            if token.progress_bps >= WATCH_PROGRESS_BPS_MIN:
+                self._watch_on(opened, event.seen_at_ns)
+        return rung + self._judged(ON_TRADE, opened, event, self._look(token, event, at_point))
+
+    def _alarmed(self, opened: _Open, event: TokenTraded) -> list[Decision]:
+        """At most one decision, however many kinds reach a level at once."""
+        token, raised = opened.token, opened.raised
+        previous = raised.severity
+        rung = raised.raise_new(alarms.measure(token, event.seen_at_ns, event.market is not None))
+        if not rung:
             return []
-        return self._judged(ON_TRADE, opened, event)
+        for alarm in rung:
+            self.counters[Origin.RUG_ALARM, alarm.kind] += 1
+        return [decisions.sell(event, token, rung, previous, self._look(token, event))]
+
+    def _look(self, token: Token, event: TokenCreated | TokenTraded, at_point: bool = False) -> Look:
+        gap_seen = token.created_at_ns < self._gap_until_ns
+        return Look(token, event.seen_at_ns, gap_seen, predictor=self.predictor, at_decision_point=at_point)
 
     def _migrated(self, event: TokenMigrated, now_ns: int) -> None:
         opened = self._open.get(event.mint)
@@ -190,25 +239,23 @@ class Analysis:
         self._gap_until_ns = max(self._gap_until_ns, event.seen_at_ns)
 
     def _judged(
-        self, judges: Mapping[Strategy, Judge], opened: _Open, event: TokenCreated | TokenTraded
+        self, judges: Mapping[Strategy, Judge], opened: _Open, event: TokenCreated | TokenTraded, look: Look
     ) -> list[Decision]:
-        token, now_ns = opened.token, event.seen_at_ns
-        gap_seen = token.created_at_ns < self._gap_until_ns
-        decisions = []
+        announced = []
         for strategy, judge in judges.items():
-            opinion = judge(token, now_ns, gap_seen)
+            opinion = judge(look)
             if isinstance(opinion, Silence):
                 self.counters[strategy, opinion] += 1
                 continue
-            self._scored(opened, strategy, opinion.score, now_ns)
+            self._scored(opened, strategy, opinion.score, event.seen_at_ns)
             previous = opened.announced.get(strategy, -1)
-            if opinion.score <= previous:
-                self.counters[strategy, NO_NEWS] += 1
+            if opinion.score <= previous or opened.raised:
+                self.counters[strategy, ALARMED if opened.raised else NO_NEWS] += 1
                 continue
             opened.announced[strategy] = opinion.score
             self.counters[strategy, DECIDED] += 1
-            decisions.append(_decision(event, strategy, opinion, previous, token.market, token.creator))
-        return decisions
+            announced.append(decisions.buy(event, opened.token, strategy, opinion, previous))
+        return announced
 
     def _scored(self, opened: _Open, strategy: Strategy, score: int, now_ns: int) -> None:
         if opened.scores.get(strategy) != score:
@@ -216,9 +263,12 @@ class Analysis:
             opened.scored_at_ns = now_ns
             self._changed_scores[opened.token.mint] = None
         if strategy in ON_TRADE and score >= WATCH_SCORE_MIN:
-            until_ns = min(now_ns + WATCH_NS, opened.opened_at_ns + TOKEN_LIFE_NS)
-            if until_ns >= opened.watch_until_ns + WATCH_STEP_NS:
-                self._watch(opened, until_ns)
+            self._watch_on(opened, now_ns)
+
+    def _watch_on(self, opened: _Open, now_ns: int) -> None:
+        until_ns = min(now_ns + WATCH_NS, opened.opened_at_ns + TOKEN_LIFE_NS)
+        if until_ns >= opened.watch_until_ns + WATCH_STEP_NS:
+            self._watch(opened, until_ns)
 
     def _watch(self, opened: _Open, until_ns: int) -> None:
         opened.watch_until_ns = until_ns
@@ -248,28 +298,3 @@ class Analysis:
     def _silent(self, strategies: Iterable[Strategy], reason: Silence) -> None:
         for strategy in strategies:
             self.counters[strategy, reason] += 1
-
-
-def _decision(
-    event: TokenCreated | TokenTraded,
-    strategy: Strategy,
-    opinion: Scored,
-    previous_score: int,
-    market: Market,
-    creator: str,
-) -> Decision:
-    return Decision(
-        id=decision_id(event.id, strategy),
-        strategy=Origin(strategy),
-        side=Side.BUY,
-        mint=event.mint,
-        creator=creator,
-        score=opinion.score,
-        previous_score=previous_score,
-        risk=risk_of(opinion.score),
-        reasons=opinion.reasons,
-        features=opinion.features,
-        arithmetic_known=True,
-        market=market,
-        decided_at_ns=event.seen_at_ns,
-    )

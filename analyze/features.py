@@ -1,246 +1,212 @@
-"""A token's events -> features: integers with the unit in the name, kept incrementally, bounded for each token.
+"""A token -> its features: integers with the unit in the name.
 
-What is heard of a coin's trades is incomplete: they reach us only once somebody watches the mint, and not across a gap
-in the feed. So what the reserves tell (progress, market cap, net flow, velocity) is computed from the reserves, which
-each trade states exactly; what only counting tells (buyers, buys, sells, shares) speaks of the trades that were heard.
+What the reserves tell (progress, market cap, net flow, velocity) is exact even where trades were missed; what only
+counting tells (buyers, buys, sells, shares) speaks of the trades that were heard (`tokens.py` says why).
+Shares of the supply take 1 billion tokens; shares are cut to 10,000 bps.
 
-    age_ms                     since the creation was seen
-    dev_buy_lamports, _bps     the creator's first buy: into the curve, without fees; its share of the supply
-    dev_sold, dev_sold_bps     whether the creator sold; the share of what it is known to have bought
-    progress_bps               of the curve: share of the real tokens sold
-    market_cap_lamports        supply times price
-    drawdown_bps               of the market cap below its highest
-    net_lamports               into the curve since the creator's first buy (may be negative)
-    velocity_lamports_s        that, per second of age
-    net_10s_lamports, …        into the curve within the newest 10 and 30 s
-    velocity_10s_lamports_s, … that, per second of the window, also where the coin is younger
-    buys_10s, sells_10s, …     trades within the window
-    buys, sells                trades since the creation, without the creator's first buy
-    buy_lamports, sell_lamports    their amounts in the curve, without fees
-    unique_buyers              others than the creator that bought; stops counting at BUYERS_MAX
-    largest_buyer_bps          the largest one's share of what others than the creator paid into the curve
+At the creation
+    dev_buy_lamports, dev_buy_bps   the creator's first buy: into the curve, without fees; its share of the supply
     name_launches, symbol_launches, creator_launches   within the last hour as seen, this one included; 0: it has none
     missing_metadata           how many of name, symbol, uri are missing
     name_chars, symbol_chars   their lengths
+    mayhem                     1 for a mayhem coin, whose later reserves follow rules that are not known
+Of the curve
+    age_ms                     since the creation was seen
+    progress_bps               share of the real tokens sold
+    completion_s               until the last token is sold at the velocity of the newest 60 s; NEVER_S if it falls
+    market_cap_lamports        supply times price
+    drawdown_bps, peak_age_ms  of the market cap below its highest; since when that was
+    net_lamports, velocity_lamports_s   into the curve since the creator's first buy (may be negative); per second
+Of the trades since the creation
+    buys, sells                without the creator's first buy
+    buy_lamports, sell_lamports    their amounts in the curve, without fees
+    unique_buyers              others than the creator that bought; stops counting at BUYERS_MAX
+    largest_buyer_bps          the largest one's share of what others than the creator paid into the curve
+Of each window of 10, 30, 60 and 300 s (`_10s` …)
+    net_…_lamports             into the curve
+    velocity_…_lamports_s      that, per second of the window, also where the coin is younger
+    buys_…, sells_…            trades
+    buyers_…, repeat_buyers_…  others than the creator that bought; those of them that bought more than once
+    median_…_lamports          the middle size of a trade, 0 without trades
+    acceleration_…_lamports_s  velocity of the next shorter window less that of the rest (30, 60 and 300 s)
+    outflow_30s_bps            what left the curve within 30 s, as a share of what was in it before; 0 if it grew
+Of who holds
+    dev_sold, dev_sold_bps     whether the creator sold; the share of what it is known to have bought
+    dev_holds_bps              what the creator still has, of the supply
+    holder_bps, top_3_bps, top_10_bps   the largest known balances together, of the supply
+    holder_of_sold_bps         the largest known balance but the creator's, as a share of what the curve has sold
+Of what looks arranged
+    launch_buys, launch_bps    purchases by others in the instant of the creation; their share of the supply
+    burst_buys_max, burst_bps  the most purchases in one instant; the share of purchases in bursts
+    identical_bps              share of purchases whose size was bought before
     gap_seen                   1 if the feed was not heard for a while since the creation: counts are incomplete
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Final, NamedTuple
+from typing import Final, Protocol
 
+from analyze.score import Scored, Silence
+from analyze.tokens import Token
+from analyze.windows import WINDOWS_S, Window
 from schemas import curve
-from schemas.events import Market, Quote, Side, TokenCreated, TokenTraded
 from schemas.money import BPS
 
-SECOND_NS: Final = 1_000_000_000
 MS_NS: Final = 1_000_000
 
-# About 20 kB for a token that reaches it; the score tables tell buyers apart up to 40.
-BUYERS_MAX: Final = 100
-
-# The feature names below spell the windows; a longer one (60, 300 s) is one more entry here and its names.
-FLOW_WINDOWS_S: Final = (10, 30)
-FLOW_SECONDS_MAX: Final = max(FLOW_WINDOWS_S)
-
-# Venues whose coins begin on pump.fun's curve; "" is the 2024 schema, which named no pool.
-CURVE_POOLS: Final = frozenset({"pump", ""})
+# "Later than anybody waits": of a curve that does not fill.
+NEVER_S: Final = 1_000_000
 
 _WINDOW_NAMES: Final = tuple(
-    (seconds, f"net_{seconds}s_lamports", f"velocity_{seconds}s_lamports_s", f"buys_{seconds}s", f"sells_{seconds}s")
-    for seconds in FLOW_WINDOWS_S
+    (
+        seconds,
+        f"net_{seconds}s_lamports",
+        f"velocity_{seconds}s_lamports_s",
+        f"buys_{seconds}s",
+        f"sells_{seconds}s",
+        f"buyers_{seconds}s",
+        f"repeat_buyers_{seconds}s",
+        f"median_{seconds}s_lamports",
+    )
+    for seconds in WINDOWS_S
 )
+_ACCELERATION: Final = {seconds: f"acceleration_{seconds}s_lamports_s" for seconds in WINDOWS_S[1:]}
 
 
-class Launches(NamedTuple):
-    """How often the name, the symbol and the creator of a coin were launched lately, this launch included."""
+class Predictor(Protocol):
+    """What AI_PREDICTIONS asks."""
 
-    name: int
-    symbol: int
-    creator: int
+    def predict(self, features: dict[str, int]) -> Scored | Silence: ...
 
 
-def known_arithmetic(event: TokenCreated) -> bool:
-    """Whether a coin follows the curve's formulas: mayhem, USDC-quoted and bonk coins do not, as far as is known."""
-    return event.market is not None and event.quote is Quote.SOL and not event.mayhem and event.pool in CURVE_POOLS
+class Look:
+    """A token at one time. `features` are made once, when somebody asks for them.
 
-
-class Flow:
-    """Trades within the newest FLOW_SECONDS_MAX, one bucket for each second that had any."""
-
-    __slots__ = ("_buckets",)
-
-    def __init__(self) -> None:
-        self._buckets: deque[list[int]] = deque()  # [second, net lamports, buys, sells], ascending
-
-    def __len__(self) -> int:
-        return len(self._buckets)
-
-    def add(self, at_ns: int, net_lamports: int, side: Side) -> None:
-        """A trade dated before the newest one counts as of the newest one's second."""
-        buckets, second = self._buckets, at_ns // SECOND_NS
-        if not buckets or buckets[-1][0] < second:
-            buckets.append([second, 0, 0, 0])
-            while buckets[0][0] <= second - FLOW_SECONDS_MAX:
-                buckets.popleft()
-        bucket = buckets[-1]
-        bucket[1] += net_lamports
-        bucket[2 if side is Side.BUY else 3] += 1
-
-    def within(self, seconds: int, now_ns: int) -> tuple[int, int, int]:
-        """Net lamports, buys and sells of the newest `seconds`, the present one included."""
-        oldest = now_ns // SECOND_NS - seconds
-        net = buys = sells = 0
-        for bucket in reversed(self._buckets):
-            if bucket[0] <= oldest:
-                break
-            net += bucket[1]
-            buys += bucket[2]
-            sells += bucket[3]
-        return net, buys, sells
-
-
-class Token:
-    """One open coin on an ordinary curve.
-
-    migrated: it left its curve. complete: nothing is left to buy there.
+    gap_seen: whether the feed was silent since the creation: trades may be missing.
+    predictor: the model in use, None where there is none. at_decision_point: whether it is the moment to ask it.
     """
 
-    __slots__ = (
-        "_bought_by_others", "_buyers", "_dev_bought", "_dev_sold", "_first_lamports", "_flow", "_largest",
-        "_peak_lamports", "buy_lamports", "buys", "created_at_ns", "creator", "dev_buy_lamports", "dev_buy_tokens",
-        "launches", "market", "market_cap_lamports", "migrated", "mint", "missing_metadata", "name_chars",
-        "progress_bps", "sell_lamports", "sells", "symbol_chars",
-    )  # fmt: skip
+    __slots__ = ("_features", "at_decision_point", "gap_seen", "now_ns", "predictor", "token")
 
-    def __init__(self, event: TokenCreated, launches: Launches) -> None:
-        """Raises ValueError for a coin whose arithmetic is not known."""
-        market = event.market
-        if market is None or not known_arithmetic(event):
-            raise ValueError(f"no arithmetic for {event.mint} in pool {event.pool!r}")
-        self.mint = event.mint
-        self.creator = event.creator
-        self.created_at_ns = event.seen_at_ns
-        self.launches = launches
-        self.missing_metadata = (not event.name) + (not event.symbol) + (not event.uri)
-        self.name_chars, self.symbol_chars = len(event.name or ""), len(event.symbol or "")
-        # The 2024 schema states no SOL: the reserves do.
-        paid, tokens = event.dev_buy_lamports, event.dev_buy_tokens
-        self.dev_buy_lamports = market.virtual_lamports - curve.INITIAL_VIRTUAL_LAMPORTS if paid is None else paid
-        self.dev_buy_tokens = curve.INITIAL_VIRTUAL_TOKENS - market.virtual_tokens if tokens is None else tokens
-        self._dev_bought = self.dev_buy_tokens
-        self._dev_sold = 0
-        self._first_lamports = market.virtual_lamports
-        self._peak_lamports = 0
-        self._observe(market)
-        self.migrated = False
-        self.buys = self.sells = self.buy_lamports = self.sell_lamports = 0
-        # Most coins never have a trade that we hear.
-        self._buyers: dict[str, int] = {}
-        self._flow: Flow | None = None
-        self._largest = self._bought_by_others = 0
+    def __init__(
+        self,
+        token: Token,
+        now_ns: int,
+        gap_seen: bool,
+        *,
+        predictor: Predictor | None = None,
+        at_decision_point: bool = False,
+    ) -> None:
+        self.token = token
+        self.now_ns = now_ns
+        self.gap_seen = gap_seen
+        self.predictor = predictor
+        self.at_decision_point = at_decision_point
+        self._features: dict[str, int] | None = None
 
     @property
-    def complete(self) -> bool:
-        return self.progress_bps >= BPS
+    def features(self) -> dict[str, int]:
+        if self._features is None:
+            self._features = features_of(self.token, self.now_ns, self.gap_seen)
+        return self._features
 
-    @property
-    def unique_buyers(self) -> int:
-        return len(self._buyers)
 
-    def trade(self, event: TokenTraded) -> None:
-        """Fold one trade in. Without reserves (after the migration) it only counts."""
-        before = self.market.virtual_lamports
-        if event.market is not None:
-            self._observe(event.market)
-        net = self.market.virtual_lamports - before
-        # All that came in since the last state that was seen, trades that were not heard included.
-        if self._flow is None:
-            self._flow = Flow()
-        self._flow.add(event.seen_at_ns, net, event.side)
-        lamports = abs(net) if event.lamports is None else event.lamports
-        if event.side is Side.BUY:
-            self.buys += 1
-            self.buy_lamports += lamports
-        else:
-            self.sells += 1
-            self.sell_lamports += lamports
-        if event.trader == self.creator:
-            self._dev_traded(event)
-        elif event.side is Side.BUY:
-            self._bought(event.trader, lamports)
+def features_of(token: Token, now_ns: int, gap_seen: bool) -> dict[str, int]:
+    """As in the module's table."""
+    features = _launched(token)
+    features["gap_seen"] = int(gap_seen)
+    _add_counts(features, token, now_ns)
+    _add_windows(features, token, now_ns)
+    _add_holders(features, token)
+    return features
 
-    def features(self, now_ns: int, gap_seen: bool) -> dict[str, int]:
-        """As in the module's table."""
-        age_ms = max(0, now_ns - self.created_at_ns) // MS_NS
-        net = self.market.virtual_lamports - self._first_lamports
-        others = self._bought_by_others
-        dev_sold_bps = self.dev_sold_bps
-        features = {
-            "age_ms": age_ms,
-            "dev_buy_lamports": self.dev_buy_lamports,
-            "dev_buy_bps": self.dev_buy_tokens * BPS // curve.SUPPLY_TOKENS,
-            "dev_sold": int(dev_sold_bps > 0),
-            "dev_sold_bps": dev_sold_bps,
-            "progress_bps": self.progress_bps,
-            "market_cap_lamports": self.market_cap_lamports,
-            "drawdown_bps": (self._peak_lamports - self.market_cap_lamports) * BPS // self._peak_lamports,
-            "net_lamports": net,
-            "velocity_lamports_s": net * 1000 // max(1000, age_ms),
-            "buys": self.buys,
-            "sells": self.sells,
-            "buy_lamports": self.buy_lamports,
-            "sell_lamports": self.sell_lamports,
-            "unique_buyers": len(self._buyers),
-            "largest_buyer_bps": self._largest * BPS // others if others else 0,
-            "name_launches": self.launches.name,
-            "symbol_launches": self.launches.symbol,
-            "creator_launches": self.launches.creator,
-            "missing_metadata": self.missing_metadata,
-            "name_chars": self.name_chars,
-            "symbol_chars": self.symbol_chars,
-            "gap_seen": int(gap_seen),
-        }
-        for seconds, net_name, velocity_name, buys_name, sells_name in _WINDOW_NAMES:
-            flowed, buys, sells = (0, 0, 0) if self._flow is None else self._flow.within(seconds, now_ns)
-            features[net_name] = flowed
-            features[velocity_name] = flowed // seconds
-            features[buys_name] = buys
-            features[sells_name] = sells
-        return features
 
-    @property
-    def dev_sold_bps(self) -> int:
-        """Share of what the creator is known to have bought; all of it where it sold and no buy of it is known."""
-        if self._dev_sold == 0:
-            return 0
-        return max(1, min(BPS, self._dev_sold * BPS // self._dev_bought)) if self._dev_bought > 0 else BPS
+def outflow_bps(token: Token, window: Window) -> int:
+    """What left the curve within a window, as a share of what was in it before; 0 if it grew."""
+    net = window.net_lamports
+    before = token.market.virtual_lamports - net - curve.INITIAL_VIRTUAL_LAMPORTS
+    return _share(-net, before) if net < 0 else 0
 
-    def _observe(self, market: Market) -> None:
-        self.market = market
-        state = curve.from_market(market)
-        self.progress_bps = curve.progress_bps(state)
-        self.market_cap_lamports = curve.market_cap_lamports(state)
-        if self.market_cap_lamports > self._peak_lamports:
-            self._peak_lamports = self.market_cap_lamports
 
-    def _dev_traded(self, event: TokenTraded) -> None:
-        if event.side is Side.BUY:
-            self._dev_bought += event.tokens
-        else:
-            self._dev_sold += event.tokens
-            if event.trader_tokens_after == 0:
-                # Sold out, whatever was missed: buys before we listened, or sales of another wallet's tokens.
-                self._dev_sold = max(self._dev_sold, self._dev_bought)
+def holder_of_sold_bps(token: Token) -> int:
+    """The largest known balance but the creator's, as a share of what the curve has sold; 0 where that is nothing."""
+    return _share(token.holders.largest_but(token.creator), curve.INITIAL_VIRTUAL_TOKENS - token.market.virtual_tokens)
 
-    def _bought(self, trader: str, lamports: int) -> None:
-        """One that is not among the first BUYERS_MAX still counts in the total that shares refer to."""
-        self._bought_by_others += lamports
-        before = self._buyers.get(trader)
-        if before is None and len(self._buyers) >= BUYERS_MAX:
-            return
-        total = (before or 0) + lamports
-        self._buyers[trader] = total
-        if total > self._largest:
-            self._largest = total
+
+def _share(part: int, whole: int) -> int:
+    """In bps, rounded down, from 0 to 10,000; 0 of nothing."""
+    if part <= 0 or whole <= 0:
+        return 0
+    return part * BPS // whole if part < whole else BPS
+
+
+def _launched(token: Token) -> dict[str, int]:
+    return {
+        "dev_buy_lamports": token.dev_buy_lamports,
+        "dev_buy_bps": _share(token.dev_buy_tokens, curve.SUPPLY_TOKENS),
+        "name_launches": token.launches.name,
+        "symbol_launches": token.launches.symbol,
+        "creator_launches": token.launches.creator,
+        "missing_metadata": token.missing_metadata,
+        "name_chars": token.name_chars,
+        "symbol_chars": token.symbol_chars,
+        "mayhem": int(not token.arithmetic_known),
+    }
+
+
+def _add_counts(features: dict[str, int], token: Token, now_ns: int) -> None:
+    age_ms = max(0, now_ns - token.created_at_ns) // MS_NS
+    net = token.market.virtual_lamports - token.first_lamports
+    features["age_ms"] = age_ms
+    features["progress_bps"] = token.progress_bps
+    features["market_cap_lamports"] = token.market_cap_lamports
+    features["drawdown_bps"] = token.drawdown_bps
+    features["peak_age_ms"] = max(0, now_ns - token.peak_at_ns) // MS_NS
+    features["net_lamports"] = net
+    features["velocity_lamports_s"] = net * 1000 // max(1000, age_ms)
+    features["buys"] = token.buys
+    features["sells"] = token.sells
+    features["buy_lamports"] = token.buy_lamports
+    features["sell_lamports"] = token.sell_lamports
+    features["unique_buyers"] = token.unique_buyers
+    features["largest_buyer_bps"] = _share(token.largest_buyer_lamports, token.bought_by_others)
+
+
+def _add_windows(features: dict[str, int], token: Token, now_ns: int) -> None:
+    windows = token.windows(now_ns)
+    shorter_s = shorter_net = 0
+    for window, names in zip(windows.all, _WINDOW_NAMES, strict=True):
+        seconds, net_name, velocity, buys, sells, buyers, repeat, median = names
+        net = window.net_lamports
+        features[net_name] = net
+        features[velocity] = net // seconds
+        features[buys] = window.buys
+        features[sells] = window.sells
+        features[buyers] = window.unique_buyers
+        features[repeat] = window.repeat_buyers
+        features[median] = window.median_lamports
+        if shorter_s:
+            rest = (net - shorter_net) // (seconds - shorter_s)
+            features[_ACCELERATION[seconds]] = shorter_net // shorter_s - rest
+        shorter_s, shorter_net = seconds, net
+    features["outflow_30s_bps"] = outflow_bps(token, windows.w30)
+    left = curve.COMPLETE_VIRTUAL_LAMPORTS - token.market.virtual_lamports
+    flowing = windows.w60.net_lamports
+    features["completion_s"] = min(NEVER_S, max(0, left) * WINDOWS_S[2] // flowing) if flowing > 0 else NEVER_S
+
+
+def _add_holders(features: dict[str, int], token: Token) -> None:
+    holders, patterns, supply = token.holders, token.patterns, curve.SUPPLY_TOKENS
+    dev_sold_bps = token.dev_sold_bps
+    features["dev_sold"] = int(dev_sold_bps > 0)
+    features["dev_sold_bps"] = dev_sold_bps
+    features["dev_holds_bps"] = _share(holders.balance(token.creator), supply)
+    features["holder_bps"] = _share(holders.largest(1), supply)
+    features["top_3_bps"] = _share(holders.largest(3), supply)
+    features["top_10_bps"] = _share(holders.largest(10), supply)
+    features["holder_of_sold_bps"] = holder_of_sold_bps(token)
+    features["launch_buys"] = patterns.launch_buys
+    features["launch_bps"] = _share(patterns.launch_tokens, supply)
+    features["burst_buys_max"] = patterns.burst_buys_max
+    features["burst_bps"] = patterns.burst_bps
+    features["identical_bps"] = patterns.identical_bps

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Final
 
-from analyze.features import Launches
+from analyze.tokens import Launches
 from schemas.events import TokenCreated
 
 # Forty hours at the mean rate of launches; the busiest hour on record had 3,000.

@@ -21,6 +21,9 @@ from schemas.events import RiskLevel
 
 SCORE_MAX: Final = 100
 
+# What every decision shows, whether the strategy counts it or not.
+ALWAYS_SHOWN: Final = ("age_ms", "market_cap_lamports")
+
 # Below every value that a feature can have: a row that begins here holds for all that later rows do not take.
 ALL: Final = -(10**30)
 
@@ -28,13 +31,17 @@ ALL: Final = -(10**30)
 class Silence(StrEnum):
     """Why a strategy says nothing of a token."""
 
-    UNKNOWN_ARITHMETIC = "UNKNOWN_ARITHMETIC"  # mayhem, USDC, bonk: no formula that is known to hold
+    NO_CURVE = "NO_CURVE"  # bonk, USDC: its frames show no curve, so nothing tells its price
     NOT_OPEN = "NOT_OPEN"  # its creation was not seen, or it is not open any more
     COMPLETE = "COMPLETE"  # the curve is sold out
     MIGRATED = "MIGRATED"  # it has left the curve
     NO_MARKET = "NO_MARKET"  # a trade that did not state the reserves
     WINDOW_OVER = "WINDOW_OVER"  # later than the strategy looks
     TOO_FEW_BUYERS = "TOO_FEW_BUYERS"  # less evidence than the strategy asks for
+    NOT_CLOSE = "NOT_CLOSE"  # too little of the curve is sold
+    NO_MODEL = "NO_MODEL"  # no trained model is loaded
+    TOO_EARLY = "TOO_EARLY"  # before the model's decision point
+    POINT_OVER = "POINT_OVER"  # after it: a model looks once
 
 
 class Row(NamedTuple):
@@ -46,17 +53,23 @@ class Row(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """score: 0 to 100. rows: what made it, the base first. features: what it was made from."""
+    """score: 0 to 100. rows: what made it, the base first. features: all of the token. names: those that count here."""
 
     score: int
     rows: tuple[Row, ...]
     features: dict[str, int]
+    names: tuple[str, ...]
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """`label:points`, the largest contribution first; those of equal size in the card's order."""
         moved = sorted((row for row in self.rows if row.points), key=lambda row: -abs(row.points))
         return tuple(f"{row.label}:{row.points:+d}" for row in moved)
+
+    @property
+    def used(self) -> dict[str, int]:
+        """The features that count here, and when."""
+        return {name: self.features[name] for name in (*ALWAYS_SHOWN, *self.names)}
 
 
 class Card:
@@ -71,6 +84,7 @@ class Card:
         labels = [row.label for of_feature in self.rows.values() for row in of_feature]
         if len(set(labels)) != len(labels):
             raise ValueError("two rows share a label")
+        self._names = tuple(self.rows)
         self._lookup = [(feature, [row.from_value for row in of], of) for feature, of in self.rows.items()]
 
     def score(self, features: dict[str, int]) -> Scored:
@@ -82,7 +96,7 @@ class Card:
                 row = of_feature[index - 1]
                 rows.append(row)
                 points += row.points
-        return Scored(max(0, min(SCORE_MAX, points)), tuple(rows), features)
+        return Scored(max(0, min(SCORE_MAX, points)), tuple(rows), features, self._names)
 
 
 _BY_CAUTION: Final = sorted(RISK_THRESHOLDS.items(), key=lambda item: -item[1])

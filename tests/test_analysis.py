@@ -4,13 +4,16 @@ import random
 from bisect import bisect_left
 from itertools import accumulate
 from typing import Any
+from unittest.mock import ANY
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyze.alarms import LEVELS, Kind
 from analyze.analysis import (
+    ALARMED,
     DECIDED,
     DUPLICATE_NS,
     EVENTS,
@@ -23,8 +26,9 @@ from analyze.analysis import (
     WATCH_SCORE_MIN,
     Analysis,
 )
-from analyze.features import SECOND_NS
-from analyze.score import Scored, Silence, risk_of
+from analyze.score import Row, Scored, Silence, risk_of
+from analyze.strategies.predictions import DECISION_AGE_NS
+from analyze.windows import SECOND_NS
 from schemas import curve
 from schemas.codec import encode
 from schemas.events import (
@@ -52,10 +56,12 @@ class World:
     def __init__(self) -> None:
         self.number = 0
         self.curves: dict[str, curve.Curve] = {}
+        self.bought: dict[str, int] = {}
 
     def create(self, mint: str, at_ns: int = START, paid: int = SOL, **changes: Any) -> TokenCreated:
         first = curve.quote_buy_sol(curve.FRESH, paid)
         self.curves[mint] = first.after
+        self.bought[mint] = first.tokens
         fields: dict[str, Any] = {
             "id": self._id(), "mint": mint, "signature": "s", "creator": f"dev-{mint}", "pool": "pump",
             "name": f"Coin {mint}", "symbol": mint, "uri": "ipfs://x", "dev_buy_tokens": first.tokens,
@@ -80,6 +86,9 @@ class World:
             "market": self._market(mint, at_ns), "pool_lamports": None, "pool_tokens": None, "seen_at_ns": at_ns,
         }  # fmt: skip
         return TokenTraded(**{**fields, **changes})
+
+    def created_tokens(self, mint: str) -> int:
+        return self.bought[mint]
 
     def migrate(self, mint: str, at_ns: int) -> TokenMigrated:
         return TokenMigrated(id=self._id(), mint=mint, signature="s", pool="pump-amm", seen_at_ns=at_ns)
@@ -139,7 +148,7 @@ def test_a_score_that_falls_and_rises_again_is_no_news() -> None:
     fed(analysis, world.create("A"))
     announced = fed(analysis, *rush(world, "A"))[-1].score
     at_ns = START + 12 * SECOND_NS
-    assert fed(analysis, world.trade("A", "t1", 6_000, at_ns, Side.SELL)) == []
+    assert fed(analysis, world.trade("A", "t1", 2_500, at_ns, Side.SELL)) == []
     assert analysis.take_scores()[0].scores[Strategy.MOMENTUM] < announced
     decisions = fed(analysis, *(world.trade("A", f"t{n}", SOL // 10, at_ns + n) for n in range(3)))
     assert all(decision.score > announced for decision in decisions)
@@ -148,21 +157,29 @@ def test_a_score_that_falls_and_rises_again_is_no_news() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"mayhem": True}, {"quote": Quote.USDC}, {"quote": Quote.UNKNOWN}, {"pool": "bonk"}, {"market": None}],
+    [{"quote": Quote.USDC}, {"quote": Quote.UNKNOWN}, {"pool": "bonk"}, {"market": None}],
 )
-def test_coins_of_unknown_arithmetic_are_counted_and_not_scored(changes: dict[str, Any]) -> None:
+def test_coins_without_a_curve_are_counted_and_not_scored(changes: dict[str, Any]) -> None:
     world, analysis = World(), Analysis()
     event = world.create("A", **changes)
     assert fed(analysis, event, *rush(world, "A")) == []
     assert analysis.open_count == 0
-    assert analysis.counters[Strategy.SNIPER, Silence.UNKNOWN_ARITHMETIC] == 1
+    assert analysis.counters[Strategy.SNIPER, Silence.NO_CURVE] == 1
     assert analysis.counters[Strategy.MOMENTUM, Silence.NOT_OPEN] == 12
     assert analysis.take_watch_changes() == []
 
 
+def test_a_mayhem_coin_is_announced_as_one_whose_arithmetic_is_not_known() -> None:
+    world, analysis = World(), Analysis()
+    decisions = fed(analysis, world.create("A", mayhem=True), *rush(world, "A"), world.create("B"))
+    assert {d.strategy for d in decisions} == {Origin.SNIPER, Origin.MOMENTUM}
+    assert {(d.mint, d.arithmetic_known) for d in decisions} == {("A", False), ("B", True)}
+    assert {d.creator for d in decisions} == {"dev-A", "dev-B"}
+
+
 def test_launches_of_unscored_coins_still_count_for_their_creator() -> None:
     world, analysis = World(), Analysis()
-    fed(analysis, *(world.create(f"M{n}", mayhem=True, creator="dev") for n in range(4)))
+    fed(analysis, *(world.create(f"M{n}", pool="bonk", creator="dev") for n in range(4)))
     [decision] = fed(analysis, world.create("A", creator="dev"))
     assert decision.features["creator_launches"] == 5
 
@@ -207,7 +224,147 @@ def test_a_gap_marks_the_tokens_created_before_its_end_and_no_others() -> None:
     assert max(d.score for d in decisions if d.mint == "A") + 20 == max(d.score for d in decisions if d.mint == "B")
 
 
+# Rug alarms
+
+
+def dump(world: World, mint: str, bps: int, at_s: float, seller: str = "t0", **changes: Any) -> TokenTraded:
+    """So much of all that the curve has sold is sold back at once."""
+    return world.trade(mint, seller, bps, START + int(at_s * SECOND_NS), Side.SELL, **changes)
+
+
+def test_a_crash_is_a_sell_decision_that_says_why() -> None:
+    world, analysis = World(), Analysis()
+    fed(analysis, world.create("A"), *rush(world, "A", 30))
+    event = dump(world, "A", 8_000, 12)
+    [decision] = analysis.feed(event)
+    assert decision.id == f"{event.id}:RUG_ALARM"
+    assert (decision.strategy, decision.side, decision.risk) == (Origin.RUG_ALARM, Side.SELL, None)
+    assert (decision.mint, decision.creator, decision.market) == ("A", "dev-A", event.market)
+    assert (decision.score, decision.previous_score, decision.reasons) == (75, -1, ("crash:+75",))
+    assert decision.features["drawdown_bps"] >= 5_000
+    assert decision.arithmetic_known
+    assert decision.decided_at_ns == event.seen_at_ns
+    assert analysis.counters[Origin.RUG_ALARM, Kind.CRASH] == 1
+
+
+def test_an_alarm_is_raised_once_and_its_higher_level_once_more() -> None:
+    world, analysis = World(), Analysis()
+    fed(analysis, world.create("A", paid=2 * SOL), *rush(world, "A", 20))
+    dev = world.created_tokens("A")
+    sales = [
+        (dev * 40 // 100, "trims"),
+        (dev * 20 // 100, "half"),
+        (dev * 20 // 100, "again"),
+        (dev * 20 // 100, "out"),
+    ]
+    said = []
+    for n, (tokens, _) in enumerate(sales):
+        event = dump(world, "A", 300, 12 + n, "dev-A", tokens=tokens)
+        said.append([(d.reasons, d.score, d.previous_score) for d in analysis.feed(event)])
+    assert said == [[], [(("dev_sold_half:+70",), 70, -1)], [], [(("dev_sold_out:+90",), 90, 70)]]
+
+
+def test_two_kinds_at_once_are_one_decision_and_the_worst_comes_first() -> None:
+    world, analysis = World(), Analysis()
+    fed(analysis, world.create("A", paid=2 * SOL), *rush(world, "A", 30))
+    [decision] = analysis.feed(dump(world, "A", 8_500, 12, "dev-A", trader_tokens_after=0))
+    assert decision.reasons == ("dev_sold_out:+90", "crash:+75")
+    assert decision.score == 90
+
+
+def test_after_an_alarm_nothing_is_announced_and_scores_go_on() -> None:
+    world, analysis = World(), Analysis()
+    fed(analysis, world.create("A", paid=2 * SOL), *rush(world, "A", 5, each=SOL // 10))
+    fed(analysis, dump(world, "A", 300, 12, "dev-A", trader_tokens_after=0))
+    analysis.take_scores()
+    assert fed(analysis, *rush(world, "A", 30, from_s=20)) == []
+    assert analysis.counters[Strategy.MOMENTUM, ALARMED] == 1 + 30  # the alarm's own trade, too
+    assert analysis.take_scores()[0].scores[Strategy.MOMENTUM] > 0
+
+
+def test_in_a_pool_only_the_creators_sales_are_an_alarm() -> None:
+    world, analysis = World(), Analysis()
+    fed(analysis, world.create("A", paid=2 * SOL), *rush(world, "A", 30), world.migrate("A", START + 12 * SECOND_NS))
+    pool = {"market": None, "pool": "pump-amm"}
+    assert fed(analysis, *(dump(world, "A", 500, 13 + n, f"t{n}", **pool) for n in range(6))) == []
+    [decision] = analysis.feed(dump(world, "A", 500, 20, "dev-A", trader_tokens_after=0, **pool))
+    assert decision.reasons == ("dev_sold_out:+90",)
+    assert decision.market is None
+
+
+def test_alarms_come_after_the_strategies_have_stopped_looking() -> None:
+    """Somebody may hold the coin for an hour; bots keep its trades coming."""
+    world, analysis = World(), Analysis()
+    fed(analysis, world.create("A"), *rush(world, "A", 10, each=SOL // 10))
+    assert fed(analysis, *rush(world, "A", 10, from_s=2000)) == []
+    assert analysis.counters[Strategy.MOMENTUM, Silence.WINDOW_OVER] > 0
+    [decision] = analysis.feed(dump(world, "A", 300, 2020, "dev-A", trader_tokens_after=0))
+    assert decision.strategy is Origin.RUG_ALARM
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=30, deadline=None)
+def test_a_token_has_at_most_two_alarms_of_a_kind(seed: int) -> None:
+    analysis, said = Analysis(), {}
+    for decision in fed(analysis, *history(seed, 200)):
+        if decision.strategy is Origin.RUG_ALARM:
+            assert decision.side is Side.SELL
+            said.setdefault(decision.mint, []).extend(reason.partition(":")[0] for reason in decision.reasons)
+    kinds = {row.label: kind for kind, rows in LEVELS.items() for row in rows}
+    for labels in said.values():
+        assert len(set(labels)) == len(labels)
+        assert max([kinds[label] for label in labels].count(kind) for kind in Kind) <= 2
+
+
+# The model
+
+
+class Doubling:
+    """A model whose answer depends on several features, and that remembers when it was asked."""
+
+    def __init__(self) -> None:
+        self.asked_ms: list[int] = []
+
+    def predict(self, features: dict[str, int]) -> Scored:
+        self.asked_ms.append(features["age_ms"])
+        score = (features["buys_60s"] * 7 + features["top_10_bps"] // 50 + features["creator_launches"]) % 101
+        return Scored(score, (Row(0, "buys_60s", 21),), features, ("buys_60s",))
+
+
+def test_a_model_decides_once_at_the_first_trade_after_its_age() -> None:
+    world, analysis = World(), Analysis()
+    analysis.predictor = model = Doubling()
+    decisions = fed(analysis, world.create("A"), *rush(world, "A"), *rush(world, "A", from_s=33))
+    [decision] = [d for d in decisions if d.strategy is Origin.AI_PREDICTIONS]
+    assert model.asked_ms == [33_000]
+    assert decision.decided_at_ns == START + 33 * SECOND_NS >= START + DECISION_AGE_NS
+    assert decision.reasons == ("buys_60s:+21",)
+    assert decision.features == {"age_ms": 33_000, "buys_60s": 13, "market_cap_lamports": ANY}
+    assert analysis.counters[Strategy.AI_PREDICTIONS, Silence.TOO_EARLY] == 12
+    assert analysis.counters[Strategy.AI_PREDICTIONS, Silence.POINT_OVER] == 11
+
+
+def test_without_a_model_nothing_is_predicted_and_the_point_passes() -> None:
+    world, analysis = World(), Analysis()
+    fed(analysis, world.create("A"), *rush(world, "A"), *rush(world, "A", from_s=33))
+    assert analysis.counters[Strategy.AI_PREDICTIONS, Silence.NO_MODEL] == 24
+    analysis.predictor = Doubling()
+    decisions = fed(analysis, *rush(world, "A", from_s=50))
+    assert all(d.strategy is not Origin.AI_PREDICTIONS for d in decisions)
+
+
 # Scores and watches
+
+
+def test_a_coin_far_along_its_curve_is_watched_for_as_long_as_it_trades() -> None:
+    world, analysis = World(), Analysis()
+    fed(analysis, world.create("A", paid=20 * SOL))
+    untils = []
+    for minute in range(1, 60):
+        fed(analysis, world.trade("A", "dev-A", SOL // 100, START + minute * MINUTE_NS))
+        untils += [until for _, until in analysis.take_watch_changes()]
+    assert untils[-1] == START + TOKEN_LIFE_NS
+    assert len(untils) > 50
 
 
 def test_scores_are_taken_once_and_only_the_newest() -> None:
@@ -234,8 +391,8 @@ def test_trades_are_wanted_for_a_while_and_longer_where_the_token_scores() -> No
 
 
 def test_a_watch_never_outlives_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    always = Scored(90, (), {})
-    monkeypatch.setattr("analyze.analysis.ON_TRADE", {Strategy.MOMENTUM: lambda token, now_ns, gap_seen: always})
+    always = Scored(90, (), {"age_ms": 0, "market_cap_lamports": 0}, ())
+    monkeypatch.setattr("analyze.analysis.ON_TRADE", {Strategy.MOMENTUM: lambda look: always})
     world, analysis = World(), Analysis()
     fed(analysis, world.create("A"))
     untils = []
@@ -336,10 +493,14 @@ def history(seed: int, count: int) -> list[TokenEvent]:
             events.append(created)
         elif roll < 60:
             mint = rng.choice(mints[-4:])
+            selling = rng.choice((0.25, 0.25, 0.25, 0.95))
             for n in range(rng.randrange(1, 12)):
-                side = Side.SELL if rng.random() < 0.25 else Side.BUY
+                side = Side.SELL if rng.random() < selling else Side.BUY
                 amount = rng.randrange(500, 4_000) if side is Side.SELL else rng.randrange(SOL // 10, 2 * SOL)
-                events.append(world.trade(mint, rng.choice((f"t{n}", f"c{n % 6}")), amount, at_ns + n, side))
+                if rng.random() < 0.04:  # a whale comes, or all leave
+                    amount = 9_000 if side is Side.SELL else 25 * SOL
+                trader = rng.choice((f"t{n}", f"c{n % 6}"))
+                events.append(world.trade(mint, trader, amount, at_ns + n * rng.choice((1, SECOND_NS)), side))
         elif roll < 64:
             events.append(world.migrate(rng.choice(mints), at_ns))
         elif roll < 68:
@@ -356,6 +517,7 @@ def history(seed: int, count: int) -> list[TokenEvent]:
 
 def rebuilt(events: list[TokenEvent], cut: int, from_index: int, open_tokens_max: int) -> Analysis:
     analysis = Analysis(open_tokens_max)
+    analysis.predictor = Doubling()
     fed(analysis, *events[from_index:cut])
     analysis.take_scores()
     analysis.take_watch_changes()
@@ -386,15 +548,19 @@ def test_a_restart_anywhere_changes_no_decision_score_or_watch(seed: int, data: 
 
 def test_the_histories_reach_what_a_rebuild_could_get_wrong() -> None:
     """Otherwise the property above would hold for nothing."""
-    decided = {Strategy.SNIPER: 0, Strategy.MOMENTUM: 0}
-    repeated = hours = 0
-    for seed in range(10):
+    decided = {Origin.SNIPER: 0, Origin.MOMENTUM: 0, Origin.AI_PREDICTIONS: 0, Origin.RUG_ALARM: 0}
+    kinds, repeated, hours = dict.fromkeys(Kind, 0), 0, 0
+    for seed in range(20):
         events, analysis = history(seed, 300), Analysis()
+        analysis.predictor = Doubling()
         for decision in fed(analysis, *events):
-            decided[decision.strategy] += 1
+            decided[decision.strategy] = decided.get(decision.strategy, 0) + 1
+        for kind in Kind:
+            kinds[kind] += analysis.counters[Origin.RUG_ALARM, kind]
         repeated += analysis.counters[EVENTS, REPEATED]
         hours += (max(event.seen_at_ns for event in events) - START) // (60 * MINUTE_NS)
-    assert min(decided.values()) > 100
+    assert min(decided.values()) > 20
+    assert min(kinds.values()) > 5
     assert repeated > 100
     assert hours > 40
 

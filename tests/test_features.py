@@ -1,13 +1,18 @@
-"""analyze/features.py and analyze/memory.py: what is known of a token, in bounded memory."""
+"""analyze/features.py, tokens.py, windows.py, holders.py, patterns.py, memory.py: what is known, in bounded memory."""
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyze.features import BUYERS_MAX, FLOW_SECONDS_MAX, SECOND_NS, Flow, Launches, Token, known_arithmetic
+from analyze.features import NEVER_S, features_of
+from analyze.holders import HOLDERS_MAX, Holders
 from analyze.memory import EarlyMigrations, EventIds, LaunchCounts
+from analyze.patterns import TOGETHER_NS
+from analyze.tokens import BUYERS_MAX, Launches, Token, has_curve
+from analyze.windows import SECOND_NS, TRADES_MAX, WINDOWS_S, Windows
 from schemas import curve
 from schemas.events import Market, Quote, Side, TokenCreated, TokenTraded
 
@@ -59,7 +64,7 @@ class Trading:
             self.token.trade(TokenTraded(**{**fields, **changes}))
 
     def features(self, after_s: float = 1, gap_seen: bool = False) -> dict[str, int]:
-        return self.token.features(START + int(after_s * SECOND_NS), gap_seen)
+        return features_of(self.token, START + int(after_s * SECOND_NS), gap_seen)
 
 
 def test_a_creation_alone_tells_of_the_creators_buy_and_the_curve() -> None:
@@ -79,22 +84,26 @@ def test_the_2024_schema_states_no_purchase_so_the_reserves_tell_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "known"),
+    ("changes", "curve_shown", "arithmetic_known"),
     [
-        ({}, True),
-        ({"pool": ""}, True),  # 2024 schema
-        ({"mayhem": True}, False),
-        ({"quote": Quote.USDC}, False),
-        ({"quote": Quote.UNKNOWN}, False),
-        ({"pool": "bonk"}, False),
-        ({"market": None}, False),
+        ({}, True, True),
+        ({"pool": ""}, True, True),  # 2024 schema
+        ({"mayhem": True}, True, False),  # its creation obeys the curve, what follows does not
+        ({"quote": Quote.USDC}, False, False),
+        ({"quote": Quote.UNKNOWN}, False, False),
+        ({"pool": "bonk"}, False, False),
+        ({"market": None}, False, False),
     ],
 )
-def test_arithmetic_is_known_for_ordinary_sol_coins_on_the_curve_only(changes: dict[str, Any], known: bool) -> None:
+def test_a_coin_is_scored_where_its_frames_show_a_curve_in_sol(
+    changes: dict[str, Any], curve_shown: bool, arithmetic_known: bool
+) -> None:
     event = created(**changes)
-    assert known_arithmetic(event) is known
-    if not known:
-        with pytest.raises(ValueError, match="no arithmetic"):
+    assert has_curve(event) is curve_shown
+    if curve_shown:
+        assert Token(event, FIRST).arithmetic_known is arithmetic_known
+    else:
+        with pytest.raises(ValueError, match="no curve"):
             Token(event, FIRST)
 
 
@@ -194,18 +203,208 @@ def test_a_trade_without_amount_or_reserves_still_counts() -> None:
     assert (trading.features()["buys"], trading.features()["buy_lamports"]) == (2, amount)
 
 
-@given(st.lists(st.tuples(st.integers(-5, 200), st.integers(-(10**12), 10**12), st.sampled_from(list(Side)))))
-def test_flow_equals_a_sum_over_all_trades_in_fixed_memory(trades: list[tuple[int, int, Side]]) -> None:
-    flow, plain, newest = Flow(), [], 0
-    for step, net, side in trades:
-        newest = max(newest, newest + step)
-        flow.add((newest + min(step, 0)) * SECOND_NS, net, side)
-        plain.append((newest, net, side))
-    assert len(flow) <= FLOW_SECONDS_MAX
-    for seconds in (10, 30):
-        inside = [(net, side) for second, net, side in plain if second > newest - seconds]
-        buys = sum(side is Side.BUY for _, side in inside)
-        assert flow.within(seconds, newest * SECOND_NS) == (sum(n for n, _ in inside), buys, len(inside) - buys)
+trades = st.lists(
+    st.tuples(
+        st.integers(-5 * SECOND_NS, 100 * SECOND_NS),  # since the newest
+        st.integers(-(10**12), 10**12),
+        st.integers(0, 5),  # sizes, often equal
+        st.booleans(),
+        st.sampled_from(["", "a", "b", "c"]),
+    ),
+    max_size=60,
+)
+
+
+@given(trades)
+def test_windows_equal_a_recount_of_all_trades(made: list[tuple[int, int, int, bool, str]]) -> None:
+    windows, plain, newest_ns = Windows(), [], 0
+    for step_ns, net, size, is_buy, trader in made:
+        buyer = trader if is_buy else ""
+        windows.add(newest_ns + step_ns, net, size, is_buy, buyer)
+        newest_ns = max(newest_ns, newest_ns + step_ns)  # one dated before the newest counts as of the newest
+        plain.append((newest_ns, net, size, is_buy, buyer))
+    for seconds, window in zip(WINDOWS_S, windows.all, strict=True):
+        inside = [one for one in plain if one[0] > newest_ns - seconds * SECOND_NS]
+        sizes = sorted(one[2] for one in inside)
+        buyers = [one[4] for one in inside if one[4]]
+        assert len(window) == len(inside)
+        assert window.net_lamports == sum(one[1] for one in inside)
+        assert window.buys == sum(one[3] for one in inside)
+        assert window.sells == len(inside) - window.buys
+        assert window.unique_buyers == len(set(buyers))
+        assert window.repeat_buyers == sum(buyers.count(buyer) > 1 for buyer in set(buyers))
+        assert window.median_lamports == (sizes[(len(sizes) - 1) // 2] if sizes else 0)
+
+
+def test_a_window_holds_the_newest_trades_up_to_its_bound() -> None:
+    windows = Windows()
+    for n in range(TRADES_MAX + 10):
+        windows.add(START + n, 1, n, True, f"t{n}")
+    assert all(len(window) == window.buys == window.unique_buyers == TRADES_MAX for window in windows.all)
+    assert windows.w300.median_lamports == 10 + (TRADES_MAX - 1) // 2
+
+
+def test_a_window_empties_with_time_alone() -> None:
+    trading = Trading()
+    trading.buy("a", SOL)
+    trading.sell("a", 1_000_000, 2)
+    assert trading.features(11)["buys_10s"] == 0  # 10 s later, to the nanosecond
+    features = trading.features(400)
+    empty = [name for name in features if name.endswith(("_10s", "_300s")) or "_60s_" in name]
+    assert len(empty) > 10
+    assert {features[name] for name in empty} == {0}
+
+
+def test_windows_tell_buyers_from_repeat_buyers_and_leave_the_creator_out() -> None:
+    trading = Trading()
+    for second, trader in ((1, "a"), (2, "b"), (3, "a"), (4, "dev"), (5, "dev"), (35, "c")):
+        trading.buy(trader, SOL // 10, second)
+    features = trading.features(35)
+    assert [features[f"buyers_{s}s"] for s in WINDOWS_S] == [1, 1, 3, 3]
+    assert [features[f"repeat_buyers_{s}s"] for s in WINDOWS_S] == [0, 0, 1, 1]
+    assert [features[f"buys_{s}s"] for s in WINDOWS_S] == [1, 1, 6, 6]
+
+
+def test_acceleration_compares_a_window_with_the_next_shorter_one() -> None:
+    trading = Trading(paid=0)
+    for second in (5, 25):
+        trading.buy("a", SOL, second)
+    features = trading.features(30)
+    nets = {s: features[f"net_{s}s_lamports"] for s in WINDOWS_S}
+    assert 0 < nets[10] < nets[30] == nets[60]
+    assert features["acceleration_30s_lamports_s"] == nets[10] // 10 - (nets[30] - nets[10]) // 20 > 0
+    assert features["acceleration_60s_lamports_s"] == nets[30] // 30
+    assert features["acceleration_300s_lamports_s"] == nets[60] // 60
+    assert trading.features(70)["acceleration_300s_lamports_s"] == nets[10] // 60 - (nets[60] - nets[10]) // 240
+
+
+def test_completion_is_estimated_from_the_newest_minute() -> None:
+    trading = Trading(paid=0)
+    assert trading.features(1)["completion_s"] == NEVER_S
+    trading.buy("a", 10 * SOL, 1)
+    net = trading.features(1)["net_60s_lamports"]
+    assert trading.features(1)["completion_s"] == (115_005_359_057 - 30_000_000_000 - net) * 60 // net
+    trading.sell("a", 300_000_000_000_000, 2, trader_tokens_after=0)
+    assert trading.features(62)["completion_s"] == NEVER_S  # only the sale is left in the window
+
+
+def test_outflow_is_a_share_of_what_was_in_the_curve() -> None:
+    trading = Trading(paid=0)
+    trading.buy("a", 4 * SOL, 1)
+    held = trading.features(1)["net_lamports"]
+    trading.sell("a", 40_000_000_000_000, 50)
+    features = trading.features(50)
+    assert features["outflow_30s_bps"] == -features["net_30s_lamports"] * 10_000 // held > 2_000
+    trading.buy("b", 4 * SOL, 51)
+    assert trading.features(51)["outflow_30s_bps"] == 0
+
+
+# Who holds
+
+
+def test_known_balances_make_the_concentration() -> None:
+    trading = Trading(paid=SOL)  # the creator holds 3.41 %
+    trading.buy("a", 5 * SOL)
+    trading.buy("b", SOL)
+    trading.buy("c", SOL)
+    features, balance = trading.features(), trading.token.holders.balance
+    assert features["dev_holds_bps"] == 341
+    assert features["holder_bps"] == balance("a") // 10**11
+    assert features["top_3_bps"] == (balance("a") + balance("b") + balance("dev")) // 10**11
+    assert features["top_10_bps"] == (1_073_000_000_000_000 - trading.state.virtual_tokens) // 10**11
+    sold = 1_073_000_000_000_000 - trading.state.virtual_tokens
+    assert features["holder_of_sold_bps"] == balance("a") * 10_000 // sold
+    trading.sell("a", 1_000_000, trader_tokens_after=0)  # it says that it has sold out: it sent the rest away
+    assert trading.features()["holder_bps"] == 341
+    trading.sell("dev", 34_199_203_154_141)
+    assert trading.features()["dev_holds_bps"] == 0
+
+
+def test_the_creator_is_not_the_holder_that_concentration_means() -> None:
+    trading = Trading(paid=5 * SOL)
+    trading.buy("a", SOL)
+    features = trading.features()
+    sold = 1_073_000_000_000_000 - trading.state.virtual_tokens
+    assert features["holder_of_sold_bps"] == trading.token.holders.balance("a") * 10_000 // sold
+    assert features["holder_bps"] == features["dev_holds_bps"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 150), st.integers(-3, 40)), max_size=300))
+def test_the_largest_balances_are_those_of_a_plain_table(changes: list[tuple[int, int]]) -> None:
+    holders, plain = Holders(), {}
+    for trader, tokens in changes:
+        holders.put(str(trader), tokens)
+        plain[str(trader)] = max(0, tokens)
+        assert len(holders) <= HOLDERS_MAX
+        if sum(held > 0 for held in plain.values()) > HOLDERS_MAX:
+            return  # from here on it forgets
+    for number in (1, 3, 10):
+        assert holders.largest(number) == sum(sorted(plain.values())[-number:])
+    for trader in plain:
+        assert holders.balance(trader) == plain[trader]
+        assert holders.largest_but(trader) == max((held for one, held in plain.items() if one != trader), default=0)
+
+
+def test_balances_are_bounded_and_the_smallest_are_forgotten() -> None:
+    holders = Holders()
+    for n in range(1, 1001):
+        holders.put(f"t{n}", n)
+    assert len(holders) == HOLDERS_MAX
+    assert holders.largest(10) == sum(range(991, 1001))
+    holders.put("late", 1)
+    assert holders.balance("late") == 0
+
+
+# What looks arranged
+
+
+@pytest.mark.parametrize(
+    ("at_s", "launch_buys"),
+    [
+        ((0, 0.02, 0.05), 3),  # the same instant as the launch
+        ((0.051, 0.2), 0),
+        ((0.03, 1), 1),
+    ],
+)
+def test_purchases_in_the_instant_of_the_launch_are_a_bundle(at_s: tuple[float, ...], launch_buys: int) -> None:
+    trading = Trading()
+    bought = 0
+    for n, second in enumerate(at_s):
+        trading.buy(f"t{n}", SOL, second)
+        bought += trading.token.holders.balance(f"t{n}") if second * SECOND_NS <= TOGETHER_NS else 0
+    features = trading.features(2)
+    assert features["launch_buys"] == launch_buys
+    assert features["launch_bps"] == bought // 10**11
+
+
+def test_three_purchases_in_one_instant_are_a_burst_and_two_are_none() -> None:
+    trading = Trading()
+    for n, second in enumerate((1, 1.01, 5, 5.01, 5.05, 5.051, 9)):
+        trading.buy(f"t{n}", SOL // 10, second)
+    features = trading.features(9)
+    assert features["burst_buys_max"] == 3  # 5.051 is more than 50 ms after the first of them
+    assert features["burst_bps"] == 3 * 10_000 // 7
+
+
+def test_orders_of_one_amount_are_identical_sizes_and_different_ones_are_not() -> None:
+    trading = Trading()
+    for n, paid in enumerate((SOL // 10, SOL // 5, SOL // 10, SOL // 10, SOL // 3)):
+        trading.buy(f"t{n}", paid)
+    assert trading.features()["identical_bps"] == 4_000
+    trading.buy("dev", SOL // 10)  # the creator's own do not count
+    assert trading.features()["identical_bps"] == 4_000
+
+
+def test_every_feature_is_an_integer_and_explained() -> None:
+    from analyze import features as module
+
+    trading = Trading()
+    trading.buy("a", SOL)
+    features, table = trading.features(), module.__doc__ or ""
+    assert {type(value) for value in features.values()} == {int}
+    for name in features:
+        # One line of the table for all windows.
+        assert name in table or re.sub(r"_\d+s", "_…", name) in table, f"{name} is not in the table"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyze.score import ALL, Card, risk_of
-from analyze.strategies import momentum, sniper
+from analyze.strategies import graduation, momentum, sniper
 from schemas.events import RiskLevel
 
 CARD = Card(10, {"a": ((0, "a_low", 5), (100, "a_high", -20)), "b": ((ALL, "b_any", 0), (7, "b_seven", 90))})
@@ -46,7 +46,7 @@ def test_a_card_that_contradicts_itself_is_refused(
         Card(0, rows)
 
 
-@given(st.data(), st.sampled_from([sniper.CARD, momentum.CARD]))
+@given(st.data(), st.sampled_from([sniper.CARD, momentum.CARD, graduation.CARD]))
 def test_the_reasons_add_up_to_the_score_and_come_by_size(data: st.DataObject, card: Card) -> None:
     features = {name: data.draw(st.integers(-(10**12), 10**12), name) for name in card.rows}
     scored = card.score(features)
@@ -55,6 +55,11 @@ def test_the_reasons_add_up_to_the_score_and_come_by_size(data: st.DataObject, c
     assert [abs(p) for p in points] == sorted((abs(p) for p in points), reverse=True)
     assert 0 not in points
     assert scored.features is features
+
+
+def test_a_score_shows_the_features_that_count_and_no_others() -> None:
+    scored = CARD.score({"age_ms": 1, "a": 2, "b": 3, "c": 4, "market_cap_lamports": 5})
+    assert scored.used == {"age_ms": 1, "market_cap_lamports": 5, "a": 2, "b": 3}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from analyze.features import Token
+from analyze.features import Look
 from analyze.score import ALL, Card, Scored, Silence
 
 # The least evidence that a crowd exists; one wallet buying twice is none.
@@ -93,17 +93,26 @@ CARD: Final = Card(
             (2, "name_repeated", -2),
             (4, "name_copied", -6),
         ),
+        # Purchases of one size, or in the instant of the launch, come from one hand more often than from a crowd.
+        "identical_bps": (
+            (5_000, "sizes_repeated", -6),
+            (8_000, "sizes_uniform", -14),
+        ),
+        "launch_bps": (
+            (500, "launch_bundled", -5),
+            (1_500, "launch_bought_up", -12),
+        ),
         "gap_seen": ((1, "gap_seen", -20),),
     },
 )
 
 
-def judge(token: Token, now_ns: int, gap_seen: bool) -> Scored | Silence:
-    """gap_seen: whether the feed was silent since the creation: trades may be missing."""
+def judge(look: Look) -> Scored | Silence:
+    token = look.token
     if token.migrated:
         return Silence.MIGRATED
     if token.complete:
         return Silence.COMPLETE
     if token.unique_buyers < BUYERS_MIN:
         return Silence.TOO_FEW_BUYERS
-    return CARD.score(token.features(now_ns, gap_seen))
+    return CARD.score(look.features)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from analyze.features import Token
+from analyze.features import Look
 from analyze.score import ALL, Card, Scored, Silence
 
 CARD: Final = Card(
@@ -77,10 +77,10 @@ CARD: Final = Card(
 )
 
 
-def judge(token: Token, now_ns: int, gap_seen: bool) -> Scored | Silence:
-    """gap_seen: whether the feed was silent since the creation; at the creation itself it never was."""
+def judge(look: Look) -> Scored | Silence:
+    token = look.token
     if token.migrated:
         return Silence.MIGRATED
     if token.complete:
         return Silence.COMPLETE
-    return CARD.score(token.features(now_ns, gap_seen))
+    return CARD.score(look.features)

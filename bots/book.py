@@ -323,7 +323,8 @@ class Book:
             return
         if signal.market is not None:
             self.prices.learn(signal.mint, signal.market, ordinary=signal.arithmetic_known)
-        at_ns = self._time(signal.decided_at_ns, group.now_ns)
+        late = group.now_ns > signal.expires_at_ns
+        at_ns = group.now_ns if late else self._time(signal.decided_at_ns, group.now_ns)
         price = self.prices.get(signal.mint)
         entries = bot.on_signal(account, self.mandate(user), signal, price, at_ns, self.halted)
         self._take(group, user, entries, at_ns)

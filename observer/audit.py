@@ -14,9 +14,10 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from bots.positions import settles_signal
 from dispatch.preferences import Preferences
 from schemas.config import BotWanted
-from schemas.events import Append, Decision, Entry, Fill, Reason, Refusal, Side, Signal, Struct, signal_id
+from schemas.events import Append, Decision, Fill, Refusal, Side, Signal, Struct, signal_id
 
 CHANGE_NS = 5 * 1_000_000_000
 EXAMPLES_MAX = 10
@@ -88,15 +89,6 @@ def expected_signals(
     return must, may
 
 
-def outcome_of(entry: Entry) -> str | None:
-    """The id of the signal that this entry settles, if it settles one."""
-    if isinstance(entry, Refusal):
-        return entry.signal_id
-    if isinstance(entry, Fill) and (entry.side is Side.BUY or entry.reason is Reason.SELL_SIGNAL):
-        return entry.signal_id
-    return None
-
-
 def judge(
     *,
     tokens: int,
@@ -127,7 +119,7 @@ def judge(
     fills = exits = 0
     for append in appends:
         for entry in append.entries:
-            settled = outcome_of(entry)
+            settled = entry.signal_id if settles_signal(entry) else None
             if settled is not None and (settled in addressed or settled.rpartition(":")[0] in seen_ids):
                 outcomes[settled] += 1
             if isinstance(entry, Fill):

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -36,6 +37,7 @@ from runtime.screen import Screen, totals
 from runtime.settings import SERVICES, Common
 from runtime.standalone import fail
 from runtime.telemetry import Logger
+from runtime.web import fetch
 from schemas import subjects
 
 BROKER_PORT, MONITOR_PORT, PORTAL_PORT = 4222, 8222, 5001
@@ -44,6 +46,7 @@ DRAIN_S_MAX = 20.0
 AUDIT_S_MAX = 120.0
 STATUS_INTERVAL_S = 1.0
 PLAIN_STATUS_INTERVAL_S = 10.0
+POLL_S = 0.1
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,10 +180,23 @@ class Up:
                 while await _waiting(bus, consumer):
                     if time.monotonic() > due:
                         return False
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(POLL_S)
+            while await self._pending_orders():
+                if time.monotonic() > due:
+                    return False
+                await asyncio.sleep(POLL_S)
         finally:
             await bus.close()
         return True
+
+    async def _pending_orders(self) -> int:
+        """Paper orders that have not landed; as many as one where bots does not say."""
+        try:
+            _, body = await fetch(self.endpoints["metrics"]["bots"], 2.0)
+        except (OSError, TimeoutError):
+            return 1
+        found = re.search(rb"^mintline_pending_orders (\S+)", body, re.MULTILINE)
+        return int(float(found.group(1))) if found else 1
 
     async def audit(self) -> dict[str, Any]:
         """The totals of this run, read back from the streams."""

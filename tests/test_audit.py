@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from observer.audit import CHANGE_NS, Audit, Wishes, judge, outcome_of
+from bots.positions import settles_signal
+from observer.audit import CHANGE_NS, Audit, Wishes, judge
 from schemas.config import BotConfig, BotWanted, Wanted
 from schemas.events import (
     Append,
@@ -17,6 +18,7 @@ from schemas.events import (
     Fill,
     Intent,
     Market,
+    Origin,
     Reason,
     Refusal,
     RiskLevel,
@@ -41,15 +43,16 @@ def wanted(user: str, *, running: bool = True, min_score: int = 50) -> BotWanted
 
 def decision(name: str = "d", side: Side = Side.BUY, at_ns: int = T, score: int = 60) -> Decision:
     return Decision(
-        id=name, strategy=Strategy.SNIPER, side=side, mint="M", score=score, previous_score=-1,
-        risk=RiskLevel.HIGH, reasons=(), features={}, market=MARKET, decided_at_ns=at_ns,
+        id=name, strategy=Origin.SNIPER, side=side, mint="M", creator="c", score=score, previous_score=-1,
+        risk=RiskLevel.HIGH, reasons=(), features={}, arithmetic_known=True, market=MARKET, decided_at_ns=at_ns,
     )  # fmt: skip
 
 
 def signal(user: str, of: Decision, id_: str | None = None) -> Signal:
     return Signal(
         id=id_ or signal_id(of.id, user), user=user, decision_id=of.id, strategy=of.strategy, side=of.side, mint="M",
-        score=of.score, risk=of.risk, reasons=(), market=MARKET, config_revision=1, decided_at_ns=of.decided_at_ns,
+        creator="c", score=of.score, risk=of.risk, reasons=(), arithmetic_known=True, market=MARKET, config_revision=1,
+        decided_at_ns=of.decided_at_ns,
         expires_at_ns=of.decided_at_ns + 30 * SECOND,
     )  # fmt: skip
 
@@ -61,7 +64,7 @@ def fill(signal_id_: str, side: Side = Side.BUY, reason: Reason = Reason.SIGNAL)
         Intent(id=order, lamports=5, tokens=9, venue="paper", **common),
         Fill(
             id=f"{order}:fill", order_id=order, tokens=9, lamports=5, curve_lamports=5, protocol_fee_lamports=0,
-            creator_fee_lamports=0, price_at_ns=T, **common,
+            creator_fee_lamports=0, network_fee_lamports=0, price_at_ns=T, **common,
         ),
     ]  # fmt: skip
 
@@ -313,7 +316,7 @@ def test_the_totals_are_those_of_the_ledger() -> None:
 
 
 def test_an_outcome_is_a_buy_a_sale_for_the_signal_or_a_refusal() -> None:
-    assert [outcome_of(entry) for entry in fill("s")] == [None, "s"]
-    assert [outcome_of(entry) for entry in fill("s", Side.SELL, Reason.SELL_SIGNAL)] == [None, "s"]
-    assert [outcome_of(entry) for entry in fill("s", Side.SELL, Reason.TIME_EXIT)] == [None, None]
-    assert [outcome_of(entry) for entry in refusal("s")] == ["s"]
+    assert [settles_signal(entry) for entry in fill("s")] == [False, True]
+    assert [settles_signal(entry) for entry in fill("s", Side.SELL, Reason.SELL_SIGNAL)] == [False, True]
+    assert [settles_signal(entry) for entry in fill("s", Side.SELL, Reason.TIME_EXIT)] == [False, False]
+    assert [settles_signal(entry) for entry in refusal("s")] == [True]

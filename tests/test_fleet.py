@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from bots import fleet as fleet_module
-from bots.fleet import FIGURES, Fleet
+from bots.fleet import Fleet
+from bots.telling import FIGURES
 from runtime import buckets, wire
 from runtime.bus import Bus
 from runtime.process import Process
@@ -32,6 +33,7 @@ from schemas.events import (
     Fill,
     Intent,
     Market,
+    Origin,
     Reason,
     Refusal,
     RiskLevel,
@@ -58,9 +60,10 @@ def market(lamports: int = 0) -> Market:
 def signal(user: str, number: int = 0, *, mint: str = "", revision: int = 0, ttl_ns: int = 60 * SECOND) -> Signal:
     at_ns = now_ns()
     return Signal(
-        id=f"{number:032x}:SNIPER:{user}", user=user, decision_id=f"{number:032x}:SNIPER", strategy=Strategy.SNIPER,
-        side=Side.BUY, mint=mint or f"M{number}", score=90, risk=RiskLevel.LOW, reasons=(), market=market(20 * SOL),
-        config_revision=revision, decided_at_ns=at_ns, expires_at_ns=at_ns + ttl_ns,
+        id=f"{number:032x}:SNIPER:{user}", user=user, decision_id=f"{number:032x}:SNIPER", strategy=Origin.SNIPER,
+        side=Side.BUY, mint=mint or f"M{number}", creator="c", score=90, risk=RiskLevel.LOW, reasons=(),
+        arithmetic_known=True, market=market(20 * SOL), config_revision=revision,
+        decided_at_ns=at_ns, expires_at_ns=at_ns + ttl_ns,
     )  # fmt: skip
 
 
@@ -103,7 +106,7 @@ class Running:
 
     async def start(self) -> None:
         await self.process.bus.open(self.process.common, "test-bots")
-        self.fleet = Fleet(self.process, self.partitions)
+        self.fleet = Fleet(self.process, self.partitions, landing_ns=0, settle_ns=0)
         self.task = asyncio.create_task(self.fleet.run())
 
     async def kill(self) -> None:
@@ -493,7 +496,8 @@ def senseless(user: str) -> Append:
     """Sells what is not held."""
     fill = Fill(
         id="x:fill", order_id="x", signal_id="x", mint="Q", side=Side.SELL, tokens=5, lamports=5, curve_lamports=5,
-        protocol_fee_lamports=0, creator_fee_lamports=0, reason=Reason.STOP_LOSS, price_at_ns=1, at_ns=now_ns(),
+        protocol_fee_lamports=0, creator_fee_lamports=0, network_fee_lamports=0,
+        reason=Reason.STOP_LOSS, price_at_ns=1, at_ns=now_ns(),
     )  # fmt: skip
     return Append(id=f"{user}:x", user=user, signal_sequence=0, entries=(fill,), at_ns=now_ns())
 

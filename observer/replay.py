@@ -1,13 +1,14 @@
-"""`mintline replay FILE`: recorded frames through the same analysis, matching and bots, without a broker.
+"""`mintline replay FILE`: recorded frames through the live line's analysis, matching and bots, without a broker.
 
     frame -> ingest's parser -> the one analysis -> users by index -> their signals -> the book of all accounts
 
-Time is the recording's: a frame happens at its `t_wall` (never earlier than the one before), what is due between two
-frames is decided at its own time, and nothing takes any. So the output is a function of the file and of the users:
-decisions and fills come as one JSON line each, in order, byte for byte the same on every run.
+**Time is the recording's**, instant by instant, as `bots/book.py` orders it in the live line: at each instant first its
+events, then signals and alarms, then what is due; what falls due between two frames is decided at its own time. So the
+output is a function of the file and of the users, byte for byte the same on every run, and the entries of every ledger
+are those that the live line wrote for the same frames (docs/backtest.md has the conditions).
 
-What differs from a live run: every recorded trade is analysed, watched or not; gaps in the feed are not recorded, so
-none is known; signals are acted upon at once. What is still held at the end stays open and is valued at its last price.
+What differs from a live run: every recorded trade is analysed, watched or not, and gaps in the feed are not recorded,
+so none is known. What is still held at the end stays open and is valued at its last price.
 
 Without --users there is one user for each strategy and risk level (`sniper-low`), and one for each strategy that takes
 every token (`sniper-all`, min_score 0), the other fields being the defaults.
@@ -16,161 +17,214 @@ every token (`sniper-all`, min_score 0), the other fields being the defaults.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+import msgspec
 
 from analyze.analysis import Analysis
 from analyze.memory import EventIds
 from bots.book import Arrived, Book, Group
-from bots.paper import proceeds_lamports
-from dispatch.fanout import fanout
+from bots.paper import LANDING_NS_DEFAULT, proceeds_lamports
+from dispatch.fanout import SIGNAL_TTL_NS, signal
 from dispatch.preferences import Preferences
 from ingest.recording import LINE_BYTES_MAX, MalformedLine, Recorded, parse_line
 from ingest.venues.pumpportal import MalformedFrame, Notice, VenueError, parse
-from observer.cohort import default_users
-from observer.summary import Result, Summary, UserFill, count, lines
+from observer import playing, report_page, report_text
+from observer import sweep as sweeping
+from observer.cohort import default_users, place_of
+from observer.report import POINTS_MAX, TRADES_MAX, Report, Tracker
 from runtime.bots_file import BotsFileError, read_bots
 from runtime.standalone import fail
-from schemas.codec import Decoder, encode
+from schemas.codec import encode
 from schemas.config import BotConfig, BotWanted, Wanted
-from schemas.events import Decision, Fill, Refusal, Side, Signal, Strategy, TokenEvent
-from schemas.money import format_sol
+from schemas.events import Decision, Entry, Fill, Side, Strategy, TokenCreated, TokenEvent
 from schemas.subjects import TOKENS
 
-PROGRESS_AFTER_S: Final = 2.0
+LANDING_MS_MAX: Final = 60_000
+SYMBOLS_MAX: Final = 20_000  # of coins, for the report; about half a day of launches
 _SECOND_NS: Final = 1_000_000_000
 
-_signal: Decoder[Signal] = Decoder(Signal)
+Took = Callable[[str, Entry], None]
 
 
 class ReplayError(ValueError):
     """A recording that cannot be taken; the text names the file, the line and what is wrong."""
 
 
-class Replay:
-    """The whole line as one function: `frame` gives the lines that a recorded frame leads to."""
+class UserFill(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="user_fill"):
+    """One execution, and whose it is."""
 
-    def __init__(self, users: Iterable[tuple[str, BotConfig]]) -> None:
+    user: str
+    strategy: Strategy
+    fill: Fill
+
+
+class Replay:
+    """The whole line as one function: `frame` gives the lines that the frames so far lead to, `end` the rest.
+
+    An instant is acted upon when a frame of a later one comes: that it is over is known only then.
+
+    tells: whether `frame` and `end` give lines at all. took: is told each entry of each ledger.
+    points_max, trades_max: see Tracker. by_user: each user's results count apart, under the user as the risk.
+    """
+
+    def __init__(
+        self,
+        users: Iterable[tuple[str, BotConfig]],
+        *,
+        landing_ns: int = LANDING_NS_DEFAULT,
+        ttl_ns: int = SIGNAL_TTL_NS,
+        tells: bool = True,
+        took: Took | None = None,
+        points_max: int = POINTS_MAX,
+        trades_max: int = TRADES_MAX,
+        by_user: bool = False,
+    ) -> None:
+        """Raises ConfigError for a user's configuration."""
         self._analysis = Analysis()
         self._preferences = Preferences()
-        self._book = Book()
+        self._book = Book(landing_ns)
+        self._ttl_ns = ttl_ns
         self._ids = EventIds(TOKENS.dedup_window_s * _SECOND_NS)
+        self._from_ns: int | None = None
         self._now_ns = 0
-        self._signals = self._lines = 0
-        self._strategies: dict[str, Strategy] = {}
-        self._summary = Summary(strategies={str(strategy): Result() for strategy in Strategy})
+        self._signals: list[Arrived] = []
+        self._alarms: list[Decision] = []
+        self._signal_count = self._line_count = 0
+        self._tells = tells
+        self._took = took
+        self._symbols: dict[str, str] = {}
+        self._frames: dict[str, int] = {}
+        self._decisions: dict[str, int] = {}
+        self._repeated = 0
+        places = {}
         for revision, (user, config) in enumerate(users, 1):
             wanted = BotWanted(user=user, wanted=Wanted.RUNNING, config=config, changed_at_ns=0)
+            place = place_of(config)
+            places[user] = place._replace(risk=user) if by_user else place
             self._preferences.apply(user, wanted, revision)
-            self._book.configure(user, wanted, revision)
-            self._strategies[user] = config.strategy
-            self._result(config.strategy).users += 1
+            self._book.configure(user, wanted, revision, 0)
+        self._places = places
+        self.tracker = Tracker(places, points_max=points_max, trades_max=trades_max)
+
+    @property
+    def signals(self) -> int:
+        """How many were addressed to users."""
+        return self._signal_count
 
     def frame(self, recorded: Recorded) -> Iterator[bytes]:
         """One frame, in order. Malformed ones are counted, as a live run keeps them apart."""
         try:
             parsed = parse(recorded.raw, recorded.seen_at_ns)
         except MalformedFrame:
-            count(self._summary.frames, "malformed")
+            _count(self._frames, "malformed")
             return
-        count(self._summary.frames, type(parsed).__name__)
+        _count(self._frames, type(parsed).__name__)
         if isinstance(parsed, Notice | VenueError):
             return
         now_ns = max(self._now_ns, parsed.seen_at_ns)
         if self._ids.repeated(parsed.id, parsed.seen_at_ns, now_ns):
-            self._summary.repeated += 1
+            self._repeated += 1
             return
-        yield from self._until(now_ns)
-        yield from self._event(parsed, now_ns)
+        if self._from_ns is None:
+            self._from_ns = self._now_ns = now_ns
+        if now_ns > self._now_ns:
+            yield from self._until(now_ns)
+        yield from self._event(parsed)
 
-    def finish(self) -> Summary:
-        """The totals; asked for once, at the end."""
-        summary = self._summary
+    def end(self) -> Iterator[bytes]:
+        """What the last instant leads to. Frames may follow, of later instants."""
+        yield from self._instant()
+
+    def finish(self) -> Report:
+        """The totals; asked for once, behind the last frame."""
+        for _ in self.end():
+            pass
+        total, groups = self.tracker.finish(self._now_ns, self._value)
+        outcomes: dict[str, dict[str, int]] = {}
         for (of, outcome), times in self._analysis.counters.items():
-            summary.outcomes.setdefault(of, {})[outcome] = times
-        for user, strategy in self._strategies.items():
-            self._add_account(self._result(strategy), user)
-        for result in summary.strategies.values():
-            result.profit_lamports = result.realised_lamports + result.open_value_lamports - result.open_cost_lamports
-            result.profit_sol = format_sol(result.profit_lamports)
-        return summary
+            outcomes.setdefault(of, {})[outcome] = times
+        return Report(
+            frames=self._frames,
+            repeated=self._repeated,
+            from_at_ns=self._from_ns,
+            to_at_ns=None if self._from_ns is None else self._now_ns,
+            decisions=self._decisions,
+            outcomes=outcomes,
+            total=total,
+            equity=self.tracker.equity,
+            groups=groups,
+            trades=self.tracker.trades,
+            trades_total=self.tracker.trades_total,
+        )
 
     def _until(self, now_ns: int) -> Iterator[bytes]:
-        """What falls due before the next event."""
-        book = self._book
-        while (due_ns := book.next_due_ns()) is not None and due_ns <= now_ns:
+        """Conclude the present instant, and all at which something falls due before the next event."""
+        yield from self._instant()
+        while (due_ns := self._book.next_at_ns()) is not None and due_ns < now_ns:
             self._now_ns = max(self._now_ns, due_ns)
-            yield from self._settle(book.decide((), (), self._now_ns))
+            yield from self._instant()
         self._now_ns = now_ns
 
-    def _event(self, event: TokenEvent, now_ns: int) -> Iterator[bytes]:
-        arrived: list[Arrived] = []
+    def _event(self, event: TokenEvent) -> Iterator[bytes]:
+        if isinstance(event, TokenCreated):
+            self._note_symbol(event)
+        self._book.hear(event)
         for decision in self._analysis.feed(event):
-            yield encode(decision)
-            arrived += self._addressed(decision)
-        yield from self._settle(self._book.decide((event,), arrived, now_ns))
+            _count(self._decisions, decision.strategy)
+            if self._tells:
+                yield encode(decision)
+            if decision.side is Side.SELL:
+                self._alarms.append(decision)
+            else:
+                self._address(decision)
 
-    def _addressed(self, decision: Decision) -> Iterator[Arrived]:
-        self._summary.decisions += 1
-        self._result(decision.strategy).decisions += 1
-        users = self._preferences.match(decision)
-        for _, data in fanout(decision, users, self._preferences.revision):
-            self._signals += 1
-            self._summary.signals += 1
-            self._result(decision.strategy).signals += 1
-            yield Arrived(_signal(data), self._signals)
+    def _address(self, decision: Decision) -> None:
+        revision = self._preferences.revision
+        for user in self._preferences.match(decision):
+            self._signal_count += 1
+            self._signals.append(Arrived(signal(decision, user, revision, self._ttl_ns), self._signal_count))
+
+    def _instant(self) -> Iterator[bytes]:
+        """Events, signals and alarms that were heard, and what is due by now."""
+        group = self._book.act(self._signals, self._alarms, self._now_ns, self._now_ns)
+        self._signals, self._alarms = [], []
+        if group.drafts:
+            yield from self._settle(group)
 
     def _settle(self, group: Group) -> Iterator[bytes]:
-        # The book keeps holders in sets: the order of users is ours to fix.
-        group.drafts.sort(key=lambda draft: draft.append.user)
-        self._book.settle(group, group.drafts, self._lines + 1)
-        self._lines += len(group.drafts)
+        self._book.settle(group, group.drafts, self._line_count + 1)
+        self._line_count += len(group.drafts)
+        took, tracker, symbols = self._took, self.tracker, self._symbols
         for draft in group.drafts:
             user = draft.append.user
             for entry in draft.append.entries:
-                if isinstance(entry, Fill):
-                    yield self._filled(user, entry)
-                elif isinstance(entry, Refusal):
-                    count(self._summary.refused, entry.reason)
-                    count(self._result(self._strategies[user]).refused, entry.reason)
+                tracker.take(user, entry, symbols.get(entry.mint, ""))
+                if took is not None:
+                    took(user, entry)
+                if self._tells and isinstance(entry, Fill):
+                    yield encode(UserFill(user=user, strategy=self._places[user].strategy, fill=entry))
 
-    def _filled(self, user: str, fill: Fill) -> bytes:
-        strategy = self._strategies[user]
-        result = self._result(strategy)
-        self._summary.fills += 1
-        if fill.side is Side.BUY:
-            result.buys += 1
-        else:
-            result.sells += 1
-            count(result.exits, fill.reason)
-        return encode(UserFill(user=user, strategy=strategy, fill=fill))
+    def _value(self, mint: str, tokens: int) -> int | None:
+        return proceeds_lamports(self._book.prices.get(mint), tokens)
 
-    def _add_account(self, result: Result, user: str) -> None:
-        account = self._book.account(user)
-        if account is None:
-            return
-        result.paid_lamports += account.paid_lamports
-        result.received_lamports += account.received_lamports
-        result.realised_lamports += account.realised_lamports
-        for mint, position in account.positions.items():
-            value = proceeds_lamports(self._book.prices.get(mint), position.tokens)
-            result.open_positions += 1
-            result.open_unpriced += value is None
-            result.open_cost_lamports += position.open_cost_lamports
-            result.open_value_lamports += value or 0
-
-    def _result(self, strategy: Strategy) -> Result:
-        return self._summary.strategies[strategy]
+    def _note_symbol(self, event: TokenCreated) -> None:
+        if event.symbol:
+            self._symbols[event.mint] = event.symbol
+            if len(self._symbols) > SYMBOLS_MAX:
+                del self._symbols[next(iter(self._symbols))]
 
 
-def read_recording(path: Path) -> Iterator[Recorded]:
-    """Its frames in order. Raises ReplayError, OSError."""
+def read_recording(path: Path, *, on_read: Callable[[int], None] | None = None) -> Iterator[Recorded]:
+    """Its frames in order. on_read: told the bytes of each line. Raises ReplayError, OSError."""
     with path.open("rb") as recording:
         number = 0
         while line := recording.readline(LINE_BYTES_MAX + 1):
             number += 1
+            if on_read is not None:
+                on_read(len(line))
             if not line.strip():
                 continue
             try:
@@ -179,10 +233,20 @@ def read_recording(path: Path) -> Iterator[Recorded]:
                 raise ReplayError(f"{path}, line {number}: {error}") from error
 
 
-def cli(file: Path, *, users: Path | None = None, speed: float = 0, json: bool = False) -> None:
+def cli(
+    file: Path,
+    *,
+    users: Path | None = None,
+    speed: float = 0,
+    json: bool = False,
+    quiet: bool = False,
+    html: Path | None = None,
+    sweep: Path | None = None,
+    landing_ms: int = LANDING_NS_DEFAULT // 1_000_000,
+) -> None:
     """Recorded frames through the same analysis and the same bots, without a broker.
 
-    Prints decisions and fills, a JSON line each, then a summary on stderr.
+    Prints decisions and fills, a JSON line each, then a report on stderr.
 
     Parameters
     ----------
@@ -194,67 +258,91 @@ def cli(file: Path, *, users: Path | None = None, speed: float = 0, json: bool =
     speed
         How many times faster than it was recorded; 0 as fast as possible.
     json
-        Print the summary as the last JSON line instead.
+        Print the report as the last JSON line instead.
+    quiet
+        No lines for decisions and fills: the report alone, on stdout.
+    html
+        Write the report as one page into this file, too: equity, profit by strategy, exits, trades.
+    sweep
+        Compare configurations instead of users: a JSON file {"base": {...}, "grid": {"field": [values], ...}}.
+    landing_ms
+        How long a paper order takes from its decision to its effect.
     """
-    if speed < 0:
-        fail("replay: --speed: 0 or more", 2)
-    for name, path in (("FILE", file), ("--users", users)):
-        if path is not None and not path.is_file():
-            fail(f"replay: {name}: there is no file {path}", 2)
+    _check_arguments({"FILE": file, "--users": users, "--sweep": sweep}, speed, landing_ms)
+    if sweep is not None and (users is not None or html is not None):
+        fail("replay: --sweep: makes its own users and no page; leave --users and --html out", 2)
+    run = _Run(file, speed, json, quiet or sweep is not None, landing_ms * 1_000_000)
     try:
-        replay = Replay(default_users() if users is None else read_bots(users))
+        if sweep is not None:
+            _compare(run, sweeping.parse_sweep(sweep.read_bytes()))
+        else:
+            _report(run, default_users() if users is None else read_bots(users), html)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        playing.hush_stdout()  # who reads (`head`) has had enough
     except BotsFileError as error:
         fail(f"replay: --users: {error}", 2)
-    try:
-        summary = _run(replay, read_recording(file), speed)
-        sys.stdout.buffer.write(encode(summary) + b"\n" if json else b"")
-        sys.stdout.flush()
+    except sweeping.SweepError as error:
+        fail(f"replay: --sweep: {sweep}: {error}", 2)
     except (ReplayError, OSError) as error:
         fail(f"replay: {error}", 1)
-    if not json:
-        sys.stderr.write("\n".join(lines(summary)) + "\n")
 
 
-def _run(replay: Replay, recording: Iterable[Recorded], speed: float) -> Summary:
-    write, wait, progress = sys.stdout.buffer.write, _pace(speed), _progress()
-    for number, recorded in enumerate(recording, 1):
-        wait(recorded.seen_at_ns)
-        for line in replay.frame(recorded):
+class _Run(NamedTuple):
+    file: Path
+    speed: float
+    as_json: bool
+    quiet: bool
+    landing_ns: int
+
+
+def _check_arguments(files: Mapping[str, Path | None], speed: float, landing_ms: int) -> None:
+    if speed < 0:
+        fail("replay: --speed: 0 or more", 2)
+    if not 0 <= landing_ms <= LANDING_MS_MAX:
+        fail(f"replay: --landing-ms: from 0 to {LANDING_MS_MAX}", 2)
+    for name, path in files.items():
+        if path is not None and not path.is_file():
+            fail(f"replay: {name}: there is no file {path}", 2)
+
+
+def _report(run: _Run, users: Iterable[tuple[str, BotConfig]], html: Path | None) -> None:
+    replay = Replay(users, landing_ns=run.landing_ns, tells=not run.quiet)
+    _play(run, replay)
+    report = replay.finish()
+    if html is not None:
+        html.write_text(report_page.render(report, run.file.name), encoding="utf-8")
+    if run.as_json:
+        sys.stdout.buffer.write(encode(report) + b"\n")
+        return
+    out = sys.stdout if run.quiet else sys.stderr
+    out.write("\n".join(report_text.lines(report)) + "\n")
+
+
+def _compare(run: _Run, combinations: Sequence[sweeping.Combination]) -> None:
+    users = ((each.user, each.config) for each in combinations)
+    replay = Replay(users, landing_ns=run.landing_ns, tells=False, points_max=0, trades_max=0, by_user=True)
+    _play(run, replay)
+    result = sweeping.rank(combinations, replay.finish())
+    if run.as_json:
+        sys.stdout.buffer.write(encode(result) + b"\n")
+        return
+    sys.stdout.write("\n".join(sweeping.lines(result)) + "\n")
+
+
+def _play(run: _Run, replay: Replay) -> None:
+    """All frames, at the pace asked for; the lines go to stdout. Raises ReplayError, OSError."""
+    write, wait = sys.stdout.buffer.write, playing.pace(run.speed)
+    with playing.progress(run.file, run.quiet) as on_read:
+        for recorded in read_recording(run.file, on_read=on_read):
+            wait(recorded.seen_at_ns)
+            for line in replay.frame(recorded):
+                write(line + b"\n")
+            if run.speed:
+                sys.stdout.flush()
+        for line in replay.end():
             write(line + b"\n")
-        if speed:
-            sys.stdout.flush()
-        progress(number)
-    progress(0)
-    return replay.finish()
 
 
-def _pace(speed: float) -> Callable[[int], None]:
-    """Waits until a frame's turn has come; only the output's pace, never its content, depends on it."""
-    first: tuple[int, float] | None = None
-
-    def wait(at_ns: int) -> None:
-        nonlocal first
-        if not speed:
-            return
-        if first is None:
-            first = (at_ns, time.monotonic())
-        time.sleep(max(0.0, first[1] + (at_ns - first[0]) / _SECOND_NS / speed - time.monotonic()))
-
-    return wait
-
-
-def _progress() -> Callable[[int], None]:
-    """A line on the terminal for what takes longer than a moment; 0 clears it."""
-    started_s = shown_s = time.monotonic()
-    on_terminal = sys.stderr.isatty() and not sys.stdout.isatty()
-
-    def progress(frames: int) -> None:
-        nonlocal shown_s
-        now_s = time.monotonic()
-        if not on_terminal or now_s - started_s < PROGRESS_AFTER_S or (frames and now_s - shown_s < 0.2):
-            return
-        shown_s = now_s
-        sys.stderr.write(f"\r{frames:,} frames" if frames else "\r\x1b[K")
-        sys.stderr.flush()
-
-    return progress
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[str(name)] = counts.get(str(name), 0) + 1

@@ -43,10 +43,12 @@ PURE = {
     "analyze/features.py", "analyze/score.py", "analyze/memory.py", "analyze/analysis.py", "analyze/strategies/*.py",
     "dispatch/preferences.py", "dispatch/fanout.py",
     "bots/bot.py", "bots/book.py", "bots/exits.py", "bots/paper.py", "bots/positions.py", "bots/prices.py",
-    "bots/risk.py",
+    "bots/risk.py", "bots/mandate.py", "bots/portfolio.py",
     "observer/facts.py", "observer/tally.py", "observer/verdict.py", "observer/admin.py", "observer/cgroups.py",
-    "observer/creations.py", "observer/audit.py", "observer/times.py", "observer/cohort.py", "observer/summary.py",
+    "observer/creations.py", "observer/audit.py", "observer/times.py", "observer/cohort.py", "observer/report.py",
+    "observer/report_text.py", "observer/sweep.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
+    "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip
 IMPURE_MODULES = {
     "asyncio", "socket", "subprocess", "os", "time", "logging", "threading", "urllib.request", "http", "signal",

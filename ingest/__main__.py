@@ -14,6 +14,8 @@ from ingest.intake import FIGURES as INTAKE_FIGURES
 from ingest.intake import Intake
 from ingest.outbox import FIGURES as OUTBOX_FIGURES
 from ingest.outbox import WAITING_MAX, Outbox
+from ingest.recorder import Recorder
+from ingest.recording import MalformedLine
 from ingest.spool import Spool, SpoolFull, SpoolLocked
 from ingest.watched import follow_watched
 from runtime.bus import BusError, Unavailable
@@ -41,6 +43,7 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
     silence_s: no frame for this many seconds means that the feed is not heard.
     waiting_max: messages held in memory while the broker is away; beyond it they go to disk.
     spool_bytes_max: room on disk while the broker is away; beyond it the feed is not read.
+    record: a file to which each frame is appended as it came, for `mintline replay`; empty for none.
     """
 
     feed_url: str = URL_DEFAULT
@@ -48,6 +51,7 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
     silence_s: Seconds = 60.0
     waiting_max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = WAITING_MAX
     spool_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 20)] = 2 << 30
+    record: str = ""
 
     def check(self, common: Common) -> None:
         self.address()
@@ -63,15 +67,17 @@ async def main(process: Process, settings: IngestSettings) -> None:
     spool = _spool(Path(process.common.data_dir) / "spool", settings.spool_bytes_max)
     outbox = Outbox(process.bus, spool, process.figures, process.log.warning, waiting_max=settings.waiting_max)
     sending = process.spawn(outbox.run(), "outbox")
-    intake = Intake(outbox.put, process.figures, process.log)
+    recorder = _recorder(settings.record)
+    intake = Intake(outbox.put, process.figures, process.log, recorder)
     options = FeedOptions(
         address=settings.address(), heard_at_ns=await _heard_at_ns(process), silence_ns=int(settings.silence_s * 1e9)
     )
     feed = Feed(options, intake.frame, intake.gap, process.log.info)
     process.spawn(follow_watched(process.bus, feed.want, process.log.warning, now_ns), "watched")
-    process.spawn(_report(process, feed, outbox), "report-feed")
+    process.spawn(_report(process, feed, outbox, intake), "report-feed")
     process.ready(True)
     await feed.run(process.stop)
+    intake.close()
     if not await outbox.flushed(FLUSH_S_MAX):
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -89,6 +95,13 @@ def _spool(directory: Path, bytes_max: int) -> Spool:
         raise SettingsError(f"MINTLINE_DATA_DIR: the spool cannot be used: {error}") from error
 
 
+def _recorder(path: str) -> Recorder | None:
+    try:
+        return Recorder(Path(path)) if path else None
+    except (MalformedLine, OSError) as error:
+        raise SettingsError(f"MINTLINE_INGEST_RECORD: no recording can be appended to: {error}") from error
+
+
 async def _heard_at_ns(process: Process) -> int | None:
     """When an earlier life last heard the feed: what came between then and now is a gap. None if nobody knows."""
     try:
@@ -99,9 +112,10 @@ async def _heard_at_ns(process: Process) -> int | None:
         return None
 
 
-async def _report(process: Process, feed: Feed, outbox: Outbox) -> None:
+async def _report(process: Process, feed: Feed, outbox: Outbox, intake: Intake) -> None:
     figures, was_running = process.figures, None
     while True:
+        intake.flush()
         state = feed.state
         figures.put("feed_running", int(state.is_running))
         figures.put("feed_since_at_ns", state.since_at_ns)

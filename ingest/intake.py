@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from hashlib import blake2b
 
+from ingest.recorder import Recorder
 from ingest.spool import Record
 from ingest.venues.pumpportal import MalformedFrame, Notice, VenueError, parse
 from runtime.telemetry import Figures, Logger
@@ -30,16 +32,29 @@ FEED = "pumpportal"
 
 
 class Intake:
-    """Every frame ends as exactly one of: event, notice, error, dead (`frames_total` by outcome)."""
+    """Every frame ends as exactly one of: event, notice, error, dead (`frames_total` by outcome).
 
-    def __init__(self, put: Callable[[Record], Awaitable[None]], figures: Figures, log: Logger) -> None:
+    recorder: keeps each frame as it came, ahead of anything else; None for none. Where it fails, the line goes on
+    without it.
+    """
+
+    def __init__(
+        self,
+        put: Callable[[Record], Awaitable[None]],
+        figures: Figures,
+        log: Logger,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._put = put
         self._figures = figures
         self._log = log
+        self._recorder = recorder
         for outcome in ("event", "notice", "error", "dead"):
             figures.add("frames_total", 0, outcome=outcome)
 
     async def frame(self, data: bytes, seen_at_ns: int) -> None:
+        if self._recorder is not None:
+            self._guarded(partial(self._recorder.keep, data, seen_at_ns))
         try:
             parsed = parse(data, seen_at_ns)
         except MalformedFrame as error:
@@ -61,6 +76,17 @@ class Intake:
             self._figures.add("trades_received_total")
         await self._put(Record(token_subject(parsed), parsed.id, encode(parsed)))
 
+    def flush(self) -> None:
+        """What was recorded so far is in the file."""
+        if self._recorder is not None:
+            self._guarded(self._recorder.flush)
+
+    def close(self) -> None:
+        """What was recorded is on disk."""
+        if self._recorder is not None:
+            self._guarded(self._recorder.close)
+            self._recorder = None
+
     async def gap(self, event: FeedGap) -> None:
         self._figures.add("feed_gaps_total")
         await self._put(Record(token_subject(event), event.id, encode(event)))
@@ -72,6 +98,14 @@ class Intake:
         letter_id = f"frame:{seen_at_ns}:{digest}"
         letter = dead_letter(letter_id, FEED, "", 0, data, reason, seen_at_ns)
         await self._put(Record(dead_subject("FEED", "ingest"), letter_id, encode(letter)))
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Do something with the recording, which ends where that fails."""
+        try:
+            act()
+        except OSError as error:
+            self._log.error("recording_ended", reason=str(error))
+            self._recorder = None
 
     def _count(self, outcome: str) -> None:
         self._figures.add("frames_total", outcome=outcome)

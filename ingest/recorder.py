@@ -35,6 +35,9 @@ class Recorder:
         self.gaps = 0
 
     async def frame(self, data: bytes, seen_at_ns: int) -> None:
+        self.keep(data, seen_at_ns)
+
+    def keep(self, data: bytes, seen_at_ns: int) -> None:
         line = format_line(data, seen_at_ns)
         self._file.write(line)
         self.frames += 1

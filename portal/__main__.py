@@ -1,4 +1,4 @@
-"""portal: people's requests -> `observer.*` and the `sessions` bucket -> pages and JSON."""
+"""portal: people's requests -> `observer.*`, `bots.portfolio.*` and the `sessions` bucket -> pages and JSON."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ FIGURES = {
     "refused_total": "Requests refused, by reason",
     "links_total": "One-time links opened, by outcome",
     "observer_silent_total": "Questions that observer did not answer in time",
+    "bots_silent_total": "Questions that bots did not answer in time",
     "handler_errors_total": "Requests that failed through a fault of ours",
 }
 
@@ -49,6 +50,7 @@ async def main(process: Process, settings: PortalSettings) -> None:
         networks=access.parse_networks(process.common.admin_allowed_ips),
         behind_tls=settings.behind_tls,
         link_hint=f"mintline link --base http://localhost:{settings.port}",
+        partitions=process.common.partitions,
     )
 
     def on_error(path: str, error: BaseException) -> None:

@@ -60,6 +60,9 @@ ROUTES: Mapping[tuple[str, str], Rule] = {
     ("GET", "/admin/enter"): Rule(_ANYBODY, listed_address=True),
     ("GET", "/api/admin/stats"): Rule(_ADMIN, listed_address=True),
     ("GET", "/api/admin/health"): Rule(_ADMIN, listed_address=True),
+    # Of any user, so for admins.
+    ("GET", "/api/portfolio/metrics"): Rule(_ADMIN, listed_address=True),
+    ("GET", "/api/balances/current"): Rule(_ADMIN, listed_address=True),
 }
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from portal import access, login, pages, security, views
+from portal import access, login, pages, portfolio, security, views
 from portal.access import Access, Role
 from portal.store import Store
 from runtime import web
 from runtime.bus import Bus, Unavailable
 from runtime.telemetry import Figures, Logger
 from runtime.web import Handler, Request, Response, Route
+from schemas.subjects import PARTITIONS_DEFAULT
 
-OBSERVER_WAIT_S = 2.0
+ANSWER_WAIT_S = 2.0
 PAGE_DIGITS_MAX = 6
 
 NOT_ANSWERING = "observer does not answer"
+BOTS_NOT_ANSWERING = "bots does not answer"
 
 
 class BadQuery(ValueError):
@@ -27,7 +29,7 @@ class BadQuery(ValueError):
 class Admin:
     """Routes and the middleware around them.
 
-    token: "" lets no header in. link_hint: the command that prints a new one-time link.
+    token: "" lets no header in. link_hint: the command that prints a new one-time link. partitions: of the users.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Admin:
         networks: tuple[access.Network, ...],
         behind_tls: bool,
         link_hint: str,
+        partitions: int = PARTITIONS_DEFAULT,
     ) -> None:
         self._bus = bus
         self._store = store
@@ -50,6 +53,7 @@ class Admin:
         self._networks = networks
         self._behind_tls = behind_tls
         self._link_hint = link_hint
+        self._partitions = partitions
         self._static = pages.static_files()
 
     def routes(self) -> list[Route]:
@@ -60,6 +64,8 @@ class Admin:
             Route("GET", "/admin/enter", self._enter),
             Route("GET", "/api/admin/stats", self._stats),
             Route("GET", "/api/admin/health", self._health),
+            Route("GET", "/api/portfolio/metrics", self._metrics),
+            Route("GET", "/api/balances/current", self._balances),
         ]
 
     async def guard(self, request: Request, handler: Handler) -> Response:
@@ -153,11 +159,30 @@ class Admin:
             )
         return Response(200 if _if_good(data) is not None else 503, data)
 
-    async def _ask(self, subject: str, question: Mapping[str, Any]) -> bytes | None:
+    async def _metrics(self, request: Request) -> Response:
+        return await self._portfolio(request, portfolio.metrics)
+
+    async def _balances(self, request: Request) -> Response:
+        return await self._portfolio(request, portfolio.balances)
+
+    async def _portfolio(self, request: Request, told: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Response:
         try:
-            return await self._bus.request(subject, json.dumps(question).encode(), OBSERVER_WAIT_S)
+            user = portfolio.user_of(request.query)
+        except portfolio.BadUser as error:
+            return web.json({"success": False, "error": str(error)}, 400)
+        subject = portfolio.subject(user, self._partitions)
+        answer = _decoded(await self._ask(subject, {"user": user}, silent="bots_silent_total"))
+        if answer is None:
+            return web.json({"success": False, "error": BOTS_NOT_ANSWERING}, 503)
+        return web.json(told(answer)) if answer["success"] else web.json(answer, 404)
+
+    async def _ask(
+        self, subject: str, question: Mapping[str, Any], *, silent: str = "observer_silent_total"
+    ) -> bytes | None:
+        try:
+            return await self._bus.request(subject, json.dumps(question).encode(), ANSWER_WAIT_S)
         except Unavailable:
-            self._figures.add("observer_silent_total")
+            self._figures.add(silent)
             return None
 
 

@@ -24,10 +24,12 @@ COMMANDS = {
     "simulate": ("ingest.simulator:cli", "The market simulator alone: a WebSocket server in PumpPortal's protocol."),
     "record": ("ingest.recorder:cli", "Keep the raw frames of a feed, a JSON line each."),
     "replay": ("observer.replay:cli", "Recorded frames through the same analysis and bots, without a broker."),
+    "train": ("analyze.train:cli", "A model for AI_PREDICTIONS from recorded streams, with its report."),
     "quote": ("bots.quote:cli", "The market mathematics on a file of vectors, a JSON line each."),
     "audit": ("observer.readback:cli", "Read the streams back: is any signal lost or doubled?"),
     "link": ("portal.link:cli", "A one-time link that logs whoever opens it first in as admin."),
     "enrol": ("portal.enrol:cli", "Put bots into the `bots` bucket: of a file, or demo users."),
+    "bot": ("portal.bot_command:app", "Start, stop, kill and look at users' bots."),
 }
 
 for _name, _sentence in SERVICES.items():

@@ -19,6 +19,8 @@ EXPECTED = {
     ("GET", "/admin/enter"): (Access.ALLOWED, Access.ALLOWED),
     ("GET", "/api/admin/stats"): (Access.UNAUTHENTICATED, Access.ALLOWED),
     ("GET", "/api/admin/health"): (Access.UNAUTHENTICATED, Access.ALLOWED),
+    ("GET", "/api/portfolio/metrics"): (Access.UNAUTHENTICATED, Access.ALLOWED),
+    ("GET", "/api/balances/current"): (Access.UNAUTHENTICATED, Access.ALLOWED),
     # absent means no
     ("POST", "/admin"): (Access.UNKNOWN, Access.UNKNOWN),
     ("HEAD", "/admin"): (Access.UNKNOWN, Access.UNKNOWN),
@@ -45,7 +47,8 @@ def test_no_route_is_missing_from_this_test() -> None:
 @pytest.mark.parametrize("role", Role)
 def test_the_admins_routes_are_closed_to_other_addresses_whatever_the_role(method: str, path: str, role: Role) -> None:
     answer = access.decide(rule_of(method, path), role, from_listed_address=False)
-    assert answer is (Access.ADDRESS if "/admin" in path else Access.ALLOWED)
+    of_admins = "/admin" in path or "/portfolio" in path or "/balances" in path
+    assert answer is (Access.ADDRESS if of_admins else Access.ALLOWED)
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_an_outcome_is_told_from_what_happens_to_a_position_later(entry: Entry, 
 
 
 def test_fees_and_closed_positions_are_counted() -> None:
-    paid = {"protocol_fee_lamports": 3, "creator_fee_lamports": 2, "network_fee_lamports": 5}
+    paid: dict[str, Any] = {"protocol_fee_lamports": 3, "creator_fee_lamports": 2, "network_fee_lamports": 5}
     account = folded(
         fill(Side.BUY, 10, 100, **paid),
         sell(5, 80, DAY_ONE + 10, **paid),

@@ -12,10 +12,12 @@ from schemas.config import BotWanted
 
 DASH = "\N{EN DASH}"
 
+# Decimals that a table shows; `--json` has all nine.
+DECIMALS = 4
+
 _AMOUNTS = (
     ("equity", "balances", "equity_sol"),
     ("cash", "balances", "cash_sol"),
-    ("in positions", "balances", "positions_sol"),
     ("profit", "metrics", "profit_sol"),
     ("realised", "metrics", "realised_sol"),
     ("unrealised", "metrics", "unrealised_sol"),
@@ -42,7 +44,7 @@ def figures(rows: Sequence[tuple[BotWanted, Mapping[str, Any] | None]], halted: 
     table.add_column("user")
     table.add_column("wanted")
     for name in ("open", "entries", "won", *(name for name, _, _ in _AMOUNTS)):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for bot, told in rows:
         table.add_row(Text(bot.user), wanted(bot), *_figures(told))
     return table
@@ -77,8 +79,13 @@ def _figures(told: Mapping[str, Any] | None) -> list[Text]:
     signed = {"profit", "realised", "unrealised"}
     amounts = [(name, told[part][field]) for name, part, field in _AMOUNTS]
     return [Text(count) for count in counts] + [
-        _gain(amount) if name in signed else Text(amount) for name, amount in amounts
+        _gain(_short(amount)) if name in signed else Text(_short(amount)) for name, amount in amounts
     ]
+
+
+def _short(sol: str) -> str:
+    whole, _, part = sol.partition(".")
+    return f"{whole}.{part[:DECIMALS]}"
 
 
 def _gain(sol: str | None) -> Text:

@@ -147,6 +147,11 @@ class Book:
             self._schedule(user, mint, now_ns)
         return problem
 
+    def halt(self, reason: str, revision: int) -> None:
+        """Refuse everybody's entries from now on, or with "" no longer."""
+        self.halted = reason
+        self.revision = max(self.revision, revision)
+
     def fold(self, append: Append, user_sequence: int) -> None:
         """Take one stored line in. Raises LedgerError for one that makes no sense; its place is noted all the same,
         and its entries count as far as they go."""

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+from bots import portfolio
 from bots.book import Arrived, Book, Draft, Group
 from bots.positions import LedgerError
 from bots.telling import Teller
@@ -22,7 +23,7 @@ from runtime.wire import In, Out
 from runtime.worker import bury, first_of, keep_on
 from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent, encode
-from schemas.config import BotWanted
+from schemas.config import KILL_SWITCH_KEY, BotWanted, KillSwitch
 from schemas.events import Append, Decision, Origin, Signal, TokenEvent
 
 TAKE_SIGNALS_MAX = 250  # from each partition in one round
@@ -41,6 +42,7 @@ _append: Decoder[Append] = Decoder(Append)
 _wanted: Decoder[BotWanted] = Decoder(BotWanted)
 _event: Decoder[TokenEvent] = Decoder(TokenEvent)
 _decision: Decoder[Decision] = Decoder(Decision)
+_kill_switch: Decoder[KillSwitch] = Decoder(KillSwitch)
 
 
 class Fleet:
@@ -75,6 +77,8 @@ class Fleet:
         self._watching = Watching(self._bus, process.instance, self._clock)
 
     async def run(self) -> None:
+        for partition in sorted(self._partitions):
+            await self._bus.answer(portfolio.subject(partition), self._answer_portfolio)
         self._process.spawn(self._follow_configs(), "follow-configs")
         self._process.spawn(self._watching.run(), "watching")
         await keep_on(self._process, self._start, self._step)
@@ -144,6 +148,9 @@ class Fleet:
                 self._configure(buckets.change(message))
 
     def _configure(self, change: buckets.Change) -> None:
+        if change.key == KILL_SWITCH_KEY:
+            self._switch(change)
+            return
         wanted = None
         try:
             wanted = None if change.data is None else _wanted(change.data)
@@ -159,6 +166,24 @@ class Fleet:
         else:
             self._running.discard(change.key)
         self._process.figures.put("active_bots", len(self._running))
+
+    def _switch(self, change: buckets.Change) -> None:
+        """The operators' switch for everybody. One that cannot be read stops entries: better too few than too many."""
+        try:
+            reason = "" if change.data is None else _kill_switch(change.data).reason
+        except MalformedEvent as error:
+            reason = f"the switch cannot be read: {error}"
+        if reason != self.book.halted:
+            self._process.log.warning("kill_switch", engaged=bool(reason), reason=reason)
+        self.book.halt(reason, change.revision)
+
+    async def _answer_portfolio(self, data: bytes) -> bytes:
+        try:
+            user = portfolio.question(data)
+        except MalformedEvent as error:
+            return encode(portfolio.Unknown(success=False, error=str(error)))
+        book = self.book
+        return portfolio.answer(user, book.account(user), book.mandate(user), book.prices.get, self._clock())
 
     # One round
 

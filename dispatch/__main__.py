@@ -15,7 +15,7 @@ from runtime.worker import FIGURES as WORKER_FIGURES
 from runtime.worker import Worker
 from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent
-from schemas.config import BotWanted
+from schemas.config import KILL_SWITCH_KEY, BotWanted
 from schemas.events import Decision, signal_id
 
 FIGURES = {
@@ -82,7 +82,9 @@ class Dispatching:
     def _configure(self, change: buckets.Change) -> None:
         preferences, user = self._preferences, change.key
         try:
-            wanted = None if change.data is None else _wanted(change.data)
+            # The kill switch is no user's: bots refuse by it, so that each signal still has its outcome.
+            gone = change.data is None or user == KILL_SWITCH_KEY
+            wanted = None if gone else _wanted(change.data or b"")
         except MalformedEvent as error:
             preferences.refuse(user, str(error), change.revision)
         else:

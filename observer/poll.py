@@ -19,7 +19,7 @@ from runtime.process import Process
 from runtime.readers import Follower
 from runtime.settings import Seconds
 from schemas.codec import Decoder, MalformedEvent, encode
-from schemas.config import BotWanted
+from schemas.config import KILL_SWITCH_KEY, BotWanted
 from schemas.events import Append, ProcessStatus
 from schemas.subjects import STREAMS
 
@@ -120,6 +120,8 @@ class Poll:
         messages = bots.take(FOLD_MESSAGES_MAX)
         for message in messages:
             change = buckets.change(message)
+            if change.key == KILL_SWITCH_KEY:
+                continue
             try:
                 bot = None if change.data is None else self._wanted(change.data)
                 self._tally.wanted(change.key, bot, change.revision)

@@ -223,7 +223,7 @@ def test_undoing_an_order_lets_it_be_decided_again_and_land_once() -> None:
 
 def test_a_kill_switch_refuses_everybodys_entries() -> None:
     made = book()
-    made.halted = "venue under maintenance"
+    made.halt("venue under maintenance", 2)
     (refusal,) = act(made, T, signal())
     assert isinstance(refusal, Refusal)
     assert refusal.reason is Reason.KILL_SWITCH

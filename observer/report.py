@@ -30,7 +30,7 @@ from schemas.events import Entry, Fill, Intent, Refusal, Side, Strategy
 from schemas.money import BPS
 
 POINTS_MAX: Final = 2_000  # of one equity curve
-TRADES_MAX: Final = 5_000  # kept of all
+TRADES_MAX: Final = 2_000  # kept of all
 
 # The last sale's reason of a trade that is still open.
 OPEN: Final = "OPEN"

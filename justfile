@@ -11,6 +11,10 @@ default:
 demo *args:
     @mintline up --demo "$@"
 
+# a model for AI_PREDICTIONS from recordings, e.g. ./dev train week.jsonl --out data/models
+train *args:
+    @mintline train "$@"
+
 # the command line, e.g. ./dev mintline up --help
 mintline *args:
     @mintline "$@"
@@ -38,7 +42,9 @@ lock:
     uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
         pyproject.toml requirements/build.in -o requirements/run.txt
     uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-        pyproject.toml --extra test requirements/build.in -c requirements/run.txt -o requirements/test.txt
+        pyproject.toml --extra train requirements/build.in -c requirements/run.txt -o requirements/train.txt
+    uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+        pyproject.toml --extra test --extra train requirements/build.in -c requirements/train.txt -o requirements/test.txt
 
 # write docs/settings.md and docs/metrics.md anew
 docs:

@@ -1,11 +1,20 @@
-"""analyze: `tokens.>` in order -> the one analysis of each token -> `decisions.<strategy>.<mint>`; scores, watches."""
+"""analyze: `tokens.>` in order -> the one analysis of each token -> `decisions.<strategy>.<mint>`; scores, watches.
+
+Asked on plain subjects: `analyze.models.status` answers with `models.Stats`, `analyze.models.optimize` lets go of the
+models that are not in use and answers with {"freed_bytes": …, "stats": …}.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
 
 from analyze.analysis import HORIZON_NS, Analysis
+from analyze.features import FEATURE_NAMES
+from analyze.models import Models
 from runtime import buckets, telemetry, wire
 from runtime.bus import Unavailable
 from runtime.process import Process, run
@@ -19,6 +28,7 @@ from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.events import TokenCreated, TokenEvent, Watch
 
 WRITE_INTERVAL_S = 0.25
+MODELS_POLL_S = 2.0
 
 FIGURES = {
     **WORKER_FIGURES,
@@ -28,11 +38,24 @@ FIGURES = {
     "tokens_open": "Tokens with an open analysis",
     "rebuilt_total": "Messages read back at the start to rebuild the analysis",
     "scores_written_total": "Scores written to the bucket",
+    "model_in_use": "Whether a model for AI_PREDICTIONS is in use",
+    "models": "Models in memory",
+    "models_bytes": "What they take there",
+    "models_hits_total": "Looks for the newest model that found it in memory",
+    "models_misses_total": "Looks for the newest model that had to load it",
+    "models_evictions_total": "Models let go because there were too many",
+    "models_refused_total": "Model files that could not be used",
+    "models_loaded_at_ns": "When a model was loaded last",
 }
 
 
 class AnalyzeSettings(Settings, frozen=True, kw_only=True):
-    """Nothing that only analyze needs."""
+    """What only analyze needs.
+
+    models_dir: where the models for AI_PREDICTIONS are; without it `models` in the data directory.
+    """
+
+    models_dir: str = ""
 
 
 _event: Decoder[TokenEvent] = Decoder(TokenEvent)
@@ -43,8 +66,9 @@ class Analyzing:
 
     output = "DECISIONS"
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, models: Models) -> None:
         self._process = process
+        self._models = models
         self._analysis = Analysis()
         self._scores: dict[str, bytes] = {}  # newest only, until written
         self._watches: dict[str, int] = {}
@@ -102,6 +126,32 @@ class Analyzing:
         for (strategy, outcome), count in self._analysis.counters.items():
             figures.put("judged_total", count, strategy=strategy, outcome=outcome)
 
+    async def look_for_models(self) -> None:
+        """Use the newest model of the directory from the next event on, and tell how the models stand."""
+        if await self._models.poll():
+            self._analysis.predictor = self._models.current
+        figures, models = self._process.figures, self._models
+        figures.put("model_in_use", int(models.current is not None))
+        figures.put("models", len(models))
+        figures.put("models_bytes", models.bytes)
+        figures.put("models_hits_total", models.hits)
+        figures.put("models_misses_total", models.misses)
+        figures.put("models_evictions_total", models.evictions)
+        figures.put("models_refused_total", models.refused)
+        figures.put("models_loaded_at_ns", models.loaded_at_ns)
+
+    async def follow_models(self) -> None:
+        while True:
+            await asyncio.sleep(MODELS_POLL_S)
+            await self.look_for_models()
+
+    async def answer_status(self, _: bytes) -> bytes:
+        return msgspec.json.encode(self._models.stats())
+
+    async def answer_optimize(self, _: bytes) -> bytes:
+        freed_bytes = self._models.optimize()
+        return msgspec.json.encode({"freed_bytes": freed_bytes, "stats": self._models.stats()})
+
     def _note_watches(self) -> None:
         self._watches.update(self._analysis.take_watch_changes())
 
@@ -137,8 +187,13 @@ def _entries(watches: dict[str, int]) -> list[tuple[str, bytes | None]]:
 
 
 async def main(process: Process, settings: AnalyzeSettings) -> None:
-    stage = Analyzing(process)
+    directory = Path(settings.models_dir or Path(process.common.data_dir) / "models")
+    stage = Analyzing(process, Models(directory, process.log, FEATURE_NAMES))
+    await stage.look_for_models()
+    process.spawn(stage.follow_models(), "follow-models")
     process.spawn(stage.write(), "write-buckets")
+    await process.bus.answer("analyze.models.status", stage.answer_status)
+    await process.bus.answer("analyze.models.optimize", stage.answer_optimize)
     await Worker(process, DurableReader(process.bus, subjects.ANALYZE), stage).run()
 
 

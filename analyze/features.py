@@ -47,9 +47,10 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from analyze.score import Scored, Silence
-from analyze.tokens import Token
+from analyze.tokens import Launches, Token
 from analyze.windows import WINDOWS_S, Window
 from schemas import curve
+from schemas.events import Market, Quote, TokenCreated
 from schemas.money import BPS
 
 MS_NS: Final = 1_000_000
@@ -76,7 +77,7 @@ _ACCELERATION: Final = {seconds: f"acceleration_{seconds}s_lamports_s" for secon
 class Predictor(Protocol):
     """What AI_PREDICTIONS asks."""
 
-    def predict(self, features: dict[str, int]) -> Scored | Silence: ...
+    def predict(self, look: Look) -> Scored | Silence: ...
 
 
 class Look:
@@ -210,3 +211,18 @@ def _add_holders(features: dict[str, int], token: Token) -> None:
     features["burst_buys_max"] = patterns.burst_buys_max
     features["burst_bps"] = patterns.burst_bps
     features["identical_bps"] = patterns.identical_bps
+
+
+def _names() -> tuple[str, ...]:
+    """Those of any token: they do not depend on it."""
+    fresh = Market(
+        virtual_lamports=curve.INITIAL_VIRTUAL_LAMPORTS, virtual_tokens=curve.INITIAL_VIRTUAL_TOKENS, seen_at_ns=0
+    )
+    creation = TokenCreated(
+        id="", mint="", signature="", creator="", pool="pump", name=None, symbol=None, uri=None, dev_buy_tokens=0,
+        dev_buy_lamports=0, market=fresh, quote=Quote.SOL, mayhem=False, seen_at_ns=0,
+    )  # fmt: skip
+    return tuple(features_of(Token(creation, Launches(0, 0, 0)), 0, False))
+
+
+FEATURE_NAMES: Final = _names()

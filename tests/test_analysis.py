@@ -26,6 +26,7 @@ from analyze.analysis import (
     WATCH_SCORE_MIN,
     Analysis,
 )
+from analyze.features import Look
 from analyze.score import Row, Scored, Silence, risk_of
 from analyze.strategies.predictions import DECISION_AGE_NS
 from analyze.windows import SECOND_NS
@@ -325,7 +326,8 @@ class Doubling:
     def __init__(self) -> None:
         self.asked_ms: list[int] = []
 
-    def predict(self, features: dict[str, int]) -> Scored:
+    def predict(self, look: Look) -> Scored:
+        features = look.features
         self.asked_ms.append(features["age_ms"])
         score = (features["buys_60s"] * 7 + features["top_10_bps"] // 50 + features["creator_launches"]) % 101
         return Scored(score, (Row(0, "buys_60s", 21),), features, ("buys_60s",))

@@ -196,8 +196,8 @@ def test_graduation_is_silent_until_most_of_the_curve_is_sold() -> None:
 class Certain:
     """A model that is sure of everything."""
 
-    def predict(self, features: dict[str, int]) -> Scored:
-        return Scored(99, (), features, ())
+    def predict(self, look: Look) -> Scored:
+        return Scored(99, (), look.features, ())
 
 
 @pytest.mark.parametrize(

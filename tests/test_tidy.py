@@ -30,10 +30,13 @@ HOMES = {
         "runtime/standalone.py",
     },
     "prometheus_client": {"runtime/telemetry.py"},
+    "sklearn": {"analyze/fit.py"},
+    "numpy": {"analyze/fit.py"},
 }
 
 # These prove what the line did, or run it without a broker: they may import the pure modules of other services.
-PROOFS = {"observer/audit.py", "observer/replay.py"}
+# `mintline train` learns from recordings: it reads frames as ingest does.
+PROOFS = {"observer/audit.py", "observer/replay.py", "analyze/train.py"}
 
 # Decisions: values in, values out.
 PURE = {
@@ -41,6 +44,8 @@ PURE = {
     "ingest/venues/*.py", "ingest/link.py", "ingest/subscriptions.py", "ingest/recording.py", "ingest/market.py",
     "ingest/market_*.py", "ingest/protocol.py",
     "analyze/features.py", "analyze/score.py", "analyze/memory.py", "analyze/analysis.py", "analyze/strategies/*.py",
+    "analyze/tokens.py", "analyze/windows.py", "analyze/holders.py", "analyze/patterns.py", "analyze/alarms.py",
+    "analyze/decisions.py", "analyze/model.py", "analyze/rows.py",
     "dispatch/preferences.py", "dispatch/fanout.py",
     "bots/bot.py", "bots/book.py", "bots/exits.py", "bots/paper.py", "bots/positions.py", "bots/prices.py",
     "bots/risk.py", "bots/mandate.py", "bots/portfolio.py",

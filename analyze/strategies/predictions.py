@@ -31,4 +31,4 @@ def judge(look: Look) -> Scored | Silence:
         return Silence.COMPLETE
     if not look.at_decision_point:
         return Silence.TOO_EARLY if look.now_ns < token.created_at_ns + DECISION_AGE_NS else Silence.POINT_OVER
-    return look.predictor.predict(look.features)
+    return look.predictor.predict(look)

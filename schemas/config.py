@@ -14,6 +14,8 @@ from typing import Annotated, Any, Union
 import msgspec
 
 from schemas import money
+from schemas.amounts import SECOND_NS, bps, lamports, percent, seconds
+from schemas.amounts import ConfigError as ConfigError
 from schemas.events import RiskLevel, Strategy, Struct
 from schemas.subjects import valid_user
 
@@ -40,14 +42,6 @@ class Venue(StrEnum):
 class Wanted(StrEnum):
     RUNNING = "running"
     STOPPED = "stopped"
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be taken. `field` is the one at fault, "" where it is the whole."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}" if field else problem)
-        self.field = field
 
 
 class BotConfig(Struct, frozen=True, kw_only=True):
@@ -166,8 +160,6 @@ class Terms(Struct, frozen=True, kw_only=True):
     blocked_creators: frozenset[str]
 
 
-_SECOND_NS = 1_000_000_000
-
 # What people may write beside each field name, and the range in the field's own unit (None: not a number).
 _RANGES: Mapping[str, tuple[Decimal, Decimal]] = {
     "min_score": (Decimal(0), Decimal(100)),
@@ -259,16 +251,16 @@ def terms(config: BotConfig) -> Terms:
         strategy=config.strategy,
         threshold=threshold,
         take_profit=_exit_rule(config.tp_strategy, config.tp_config),
-        budget_lamports=_lamports("budget_sol", config.budget_sol),
-        buy_lamports=_lamports("buy_sol", config.buy_sol),
+        budget_lamports=lamports("budget_sol", config.budget_sol),
+        buy_lamports=lamports("buy_sol", config.buy_sol),
         max_open_positions=config.max_open_positions,
         max_entries_per_hour=config.max_entries_per_hour,
-        stop_loss_bps=_bps("stop_loss_percent", config.stop_loss_percent),
-        max_hold_ns=config.max_hold_seconds * _SECOND_NS,
-        daily_loss_limit_lamports=_lamports("daily_loss_limit_sol", config.daily_loss_limit_sol),
-        slippage_bps=_bps("slippage_percent", config.slippage_percent),
-        priority_fee_lamports=_lamports("priority_fee_sol", config.priority_fee_sol),
-        silent_exit_ns=config.silent_exit_seconds * _SECOND_NS,
+        stop_loss_bps=bps("stop_loss_percent", config.stop_loss_percent),
+        max_hold_ns=config.max_hold_seconds * SECOND_NS,
+        daily_loss_limit_lamports=lamports("daily_loss_limit_sol", config.daily_loss_limit_sol),
+        slippage_bps=bps("slippage_percent", config.slippage_percent),
+        priority_fee_lamports=lamports("priority_fee_sol", config.priority_fee_sol),
+        silent_exit_ns=config.silent_exit_seconds * SECOND_NS,
         exit_on_rug=config.exit_on_rug,
         trade_unknown_arithmetic=config.trade_unknown_arithmetic,
         blocked_creators=frozenset(config.blocked_creators),
@@ -289,7 +281,7 @@ def _exit_rule(kind: TakeProfit, given: Mapping[str, Any]) -> ExitRule:
 
 
 def _fixed(c: Mapping[str, Any]) -> ExitRule:
-    return Fixed(gain_bps=_percent(c, "percent", 1, 100_000))
+    return Fixed(gain_bps=percent(c, "percent", 1, 100_000))
 
 
 def _ladder(c: Mapping[str, Any]) -> ExitRule:
@@ -301,7 +293,7 @@ def _ladder(c: Mapping[str, Any]) -> ExitRule:
         if not isinstance(item, dict) or set(item) != {"gain_percent", "sell_percent"}:
             raise ConfigError("tp_config.levels", "each level has gain_percent and sell_percent")
         levels.append(
-            Level(gain_bps=_percent(item, "gain_percent", 1, 100_000), sell_bps=_percent(item, "sell_percent", 1, 100))
+            Level(gain_bps=percent(item, "gain_percent", 1, 100_000), sell_bps=percent(item, "sell_percent", 1, 100))
         )
     if sum(level.sell_bps for level in levels) > money.BPS:
         raise ConfigError("tp_config.levels", "the shares to sell exceed 100 percent")
@@ -311,19 +303,19 @@ def _ladder(c: Mapping[str, Any]) -> ExitRule:
 
 
 def _trailing(c: Mapping[str, Any]) -> ExitRule:
-    return TrailingStop(arm_bps=_percent(c, "arm_percent", 0, 100_000), trail_bps=_percent(c, "trail_percent", 1, 99))
+    return TrailingStop(arm_bps=percent(c, "arm_percent", 0, 100_000), trail_bps=percent(c, "trail_percent", 1, 99))
 
 
 def _progressive(c: Mapping[str, Any]) -> ExitRule:
     return Progressive(
-        initial_bps=_percent(c, "initial_percent", 0, 100),
-        step_bps=_percent(c, "step_percent", 1, 100),
-        interval_ns=_seconds(c, "step_interval", 1, 86_400),
+        initial_bps=percent(c, "initial_percent", 0, 100),
+        step_bps=percent(c, "step_percent", 1, 100),
+        interval_ns=seconds(c, "step_interval", 1, 86_400),
     )
 
 
 def _time_exit(c: Mapping[str, Any]) -> ExitRule:
-    return TimeExit(after_ns=_seconds(c, "seconds", 1, 86_400))
+    return TimeExit(after_ns=seconds(c, "seconds", 1, 86_400))
 
 
 _EXIT_RULES: Mapping[TakeProfit, Callable[[Mapping[str, Any]], ExitRule]] = {
@@ -333,39 +325,6 @@ _EXIT_RULES: Mapping[TakeProfit, Callable[[Mapping[str, Any]], ExitRule]] = {
     TakeProfit.PROGRESSIVE_AFTER_MIGRATION: _progressive,
     TakeProfit.TIME_EXIT: _time_exit,
 }
-
-
-def _percent(values: Mapping[str, Any], name: str, low: int, high: int) -> int:
-    return _bps(f"tp_config.{name}", _number(values, name, low, high))
-
-
-def _seconds(values: Mapping[str, Any], name: str, low: int, high: int) -> int:
-    return int(_number(values, name, low, high) * _SECOND_NS)
-
-
-def _number(values: Mapping[str, Any], name: str, low: int, high: int) -> Decimal:
-    value = values[name]
-    # A bool is an int to Python. A float has gone through the JSON decoder: its shortest text is what was written.
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise ConfigError(f"tp_config.{name}", f"{value!r} is not a number; allowed: {low} to {high}")
-    number = Decimal(str(value))
-    if not low <= number <= high:
-        raise ConfigError(f"tp_config.{name}", f"{value} is out of range; allowed: {low} to {high}")
-    return number
-
-
-def _lamports(field: str, sol: Decimal) -> int:
-    return _exact(field, sol * money.LAMPORTS_PER_SOL, "at most 9 decimals")
-
-
-def _bps(field: str, percent: Decimal) -> int:
-    return _exact(field, percent * 100, "at most 2 decimals")
-
-
-def _exact(field: str, value: Decimal, rule: str) -> int:
-    if value != value.to_integral_value():
-        raise ConfigError(field, rule)
-    return int(value)
 
 
 _FIELD_TYPES: Mapping[str, Any] = {

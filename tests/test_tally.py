@@ -32,6 +32,7 @@ def fill(side: Side, tokens: int, lamports: int, mint: str = "M") -> Fill:
         curve_lamports=lamports,
         protocol_fee_lamports=0,
         creator_fee_lamports=0,
+        network_fee_lamports=0,
         reason=Reason.SIGNAL,
         price_at_ns=1,
         at_ns=1,

@@ -264,7 +264,7 @@ def _same_as_replayed(decisions: list[In], signals: list[In]) -> None:
     lines = [json.loads(line) for recorded in read_recording(RECORDING) for line in replay.frame(recorded)]
     expected = [_timeless(line) for line in lines if line["type"] == "decision"]
     assert [_timeless(json.loads(message.data)) for message in decisions] == expected
-    assert len(signals) == replay.finish().signals
+    assert len(signals) == replay.signals
 
 
 def _timeless(decision: dict[str, Any]) -> dict[str, Any]:

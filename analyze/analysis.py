@@ -62,7 +62,8 @@ DUPLICATE_NS: Final = 10 * MINUTE_NS
 # How far back a rebuild reads: a repetition may open a token DUPLICATE_NS after the creation that the rebuild missed.
 HORIZON_NS: Final = TOKEN_LIFE_NS + DUPLICATE_NS
 
-# Forty times the mean number of launches in an hour; about 2 kB each, 20 kB where BUYERS_MAX is reached.
+# Forty times the mean number of launches in an hour. Measured: 2.5 kB for a coin without trades, and 300 bytes for each
+# trade of its last five minutes that was heard: 25 kB for the mean coin's 77, 400 kB where every bound is reached.
 OPEN_TOKENS_MAX: Final = 50_000
 
 # Trades of a new token are wanted for this long, and again from each trade at which it scores for somebody.
@@ -70,8 +71,7 @@ WATCH_NS: Final = 5 * MINUTE_NS
 WATCH_SCORE_MIN: Final = min(RISK_THRESHOLDS.values())
 # A watch is extended in steps of at least this, so that a hot coin is no flood of changes.
 WATCH_STEP_NS: Final = MINUTE_NS
-# Who is this far along its curve is wanted for as long as it trades: GRADUATION looks at what comes then. One coin in
-# thirty gets there.
+# A coin this far along its curve is wanted for as long as it trades: GRADUATION looks at what comes then.
 WATCH_PROGRESS_BPS_MIN: Final = 4_000
 
 # Counted under this name: what concerns an event and not a strategy.
@@ -105,7 +105,6 @@ class _Open:
 
 class Analysis:
     """counters: (strategy, RUG_ALARM or EVENTS; outcome) -> how often, since the start.
-
     predictor: the model that AI_PREDICTIONS asks, None for none; may be changed between two events.
     """
 

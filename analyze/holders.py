@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from typing import Final
 
-# The tenth largest is asked for; ten times that, so that sales rarely reach below what was kept. About 15 kB.
+# The tenth largest is asked for; ten times that, so that sales rarely reach below what was kept. 18 kB.
 HOLDERS_MAX: Final = 100
 
 

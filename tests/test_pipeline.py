@@ -213,6 +213,7 @@ async def test_every_frame_of_a_recording_is_accounted_for(broker: Broker, bus: 
         await asyncio.wait_for(simulator.finished.wait(), 20)
         await eventually(lambda: _published(line, FRAMES - NOTICES), "all events in TOKENS")
         await drained(bus)
+        await eventually(lambda: _landed(line), "all orders to land")
         figures = await line.figures("ingest")
     tokens, dead = await stored(bus, "TOKENS"), await stored(bus, "DEAD")
     kinds = Counter(_kind(message) for message in tokens)
@@ -251,6 +252,10 @@ async def test_every_frame_of_a_recording_is_accounted_for(broker: Broker, bus: 
 
 async def _published(line: Line, wanted: int) -> bool:
     return (await line.figures("ingest"))["published_total"] == wanted
+
+
+async def _landed(line: Line) -> bool:
+    return (await line.figures("bots"))["pending_orders"] == 0
 
 
 def _kind(message: In) -> str:

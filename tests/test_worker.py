@@ -202,7 +202,10 @@ async def test_a_killed_broker_loses_and_doubles_nothing(broker: Broker, bus: Bu
     assert await stored(bus) == expected(*texts)
 
 
-async def test_read_back_and_no_window_keeps_a_late_restart_from_doubling(broker: Broker, bus: Bus) -> None:
+@pytest.mark.parametrize("at_once", [1, worker_module.TAKE_MESSAGES_MAX])
+async def test_read_back_and_no_window_keeps_a_late_restart_from_doubling(
+    broker: Broker, bus: Bus, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The stream's deduplication is as good as off, and no message carries an id for it."""
     config = (await bus.stream_info("DECISIONS"))["config"]
     await bus.api("STREAM.UPDATE.DECISIONS", {**config, "duplicate_window": 100_000_000})
@@ -215,6 +218,7 @@ async def test_read_back_and_no_window_keeps_a_late_restart_from_doubling(broker
         await eventually(lambda: not proxy.armed, "the lost acknowledgement")
         await first.kill()
     assert await floor(bus) == 0
+    monkeypatch.setattr(worker_module, "TAKE_MESSAGES_MAX", at_once)  # what was read back serves more than one group
     await asyncio.sleep(0.3)  # past the window: nothing but time makes it pass
     async with worker(broker.url) as second:
         await done(bus, 2)
@@ -249,8 +253,9 @@ async def test_outputs_of_a_second_worker_are_not_written_again(broker: Broker, 
 @pytest.mark.parametrize("new_message", [False, True], ids=["of-a-known-message", "of-a-new-message"])
 @pytest.mark.parametrize("place", range(4))  # before and after each of the two questions about a stream's end
 async def test_a_write_in_the_middle_of_the_start_is_not_written_again(
-    broker: Broker, bus: Bus, place: int, new_message: bool
+    broker: Broker, bus: Bus, place: int, new_message: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(worker_module, "TAKE_MESSAGES_MAX", 1)  # what was read back serves more than one group
     await feed(bus, "a*2")
 
     async def write() -> None:

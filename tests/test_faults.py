@@ -41,17 +41,25 @@ class Line:
     async def started(self) -> None:
         await eventually(lambda: bool(self.endpoints()), "the line to be up", START_S_MAX)
 
-    async def messages(self, stream: str) -> int:
-        _, body = await fetch(f"{self.endpoints()['nats_monitor']}/jsz?streams=1", 5.0)
-        details = json.loads(body)["account_details"][0]["stream_detail"]
-        return next(int(s["state"]["messages"]) for s in details if s["name"] == stream)
+    async def messages(self, stream: str) -> int | None:
+        """None while a broker that has just been started has not said yet."""
+        try:
+            _, body = await fetch(f"{self.endpoints()['nats_monitor']}/jsz?streams=1", 5.0)
+        except (OSError, TimeoutError):
+            return None
+        accounts = json.loads(body).get("account_details") or [{}]
+        found = {s["name"]: int(s["state"]["messages"]) for s in accounts[0].get("stream_detail") or []}
+        return found.get(stream)
 
     async def grown(self, stream: str, by: int) -> None:
         """Wait until a stream has grown, i.e. the line is at work."""
-        before = await self.messages(stream)
+        before: int | None = None
 
         async def enough() -> bool:
-            return await self.messages(stream) >= before + by
+            nonlocal before
+            now = await self.messages(stream)
+            before = now if before is None else before
+            return now is not None and before is not None and now >= before + by
 
         await eventually(enough, f"{by} more messages in {stream}", START_S_MAX)
 

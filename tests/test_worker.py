@@ -202,7 +202,10 @@ async def test_a_killed_broker_loses_and_doubles_nothing(broker: Broker, bus: Bu
     assert await stored(bus) == expected(*texts)
 
 
-async def test_read_back_and_no_window_keeps_a_late_restart_from_doubling(broker: Broker, bus: Bus) -> None:
+@pytest.mark.parametrize("at_once", [1, worker_module.TAKE_MESSAGES_MAX])
+async def test_read_back_and_no_window_keeps_a_late_restart_from_doubling(
+    broker: Broker, bus: Bus, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The stream's deduplication is as good as off, and no message carries an id for it."""
     config = (await bus.stream_info("DECISIONS"))["config"]
     await bus.api("STREAM.UPDATE.DECISIONS", {**config, "duplicate_window": 100_000_000})
@@ -215,6 +218,7 @@ async def test_read_back_and_no_window_keeps_a_late_restart_from_doubling(broker
         await eventually(lambda: not proxy.armed, "the lost acknowledgement")
         await first.kill()
     assert await floor(bus) == 0
+    monkeypatch.setattr(worker_module, "TAKE_MESSAGES_MAX", at_once)  # what was read back serves more than one group
     await asyncio.sleep(0.3)  # past the window: nothing but time makes it pass
     async with worker(broker.url) as second:
         await done(bus, 2)
@@ -249,8 +253,9 @@ async def test_outputs_of_a_second_worker_are_not_written_again(broker: Broker, 
 @pytest.mark.parametrize("new_message", [False, True], ids=["of-a-known-message", "of-a-new-message"])
 @pytest.mark.parametrize("place", range(4))  # before and after each of the two questions about a stream's end
 async def test_a_write_in_the_middle_of_the_start_is_not_written_again(
-    broker: Broker, bus: Bus, place: int, new_message: bool
+    broker: Broker, bus: Bus, place: int, new_message: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(worker_module, "TAKE_MESSAGES_MAX", 1)  # what was read back serves more than one group
     await feed(bus, "a*2")
 
     async def write() -> None:
@@ -416,26 +421,27 @@ async def test_a_late_acknowledgement_of_another_life_does_not_hold_the_floor_fo
 ) -> None:
     """After it the broker passes over acknowledgements until the delivery numbers of that life are reached."""
     await _impatient(bus)
-    await feed(bus, *(f"m{i}*0" for i in range(300)))
+    texts = [f"m{i}*1" for i in range(320)]
+    await feed(bus, *texts)
     old = DurableReader(bus, subjects.ANALYZE)
     await old.start()
-    await eventually(lambda: old.buffered == 300, "300 messages")
-    messages = old.take(300)
+    await eventually(lambda: old.buffered == 320, "320 messages")
+    messages = old.take(320)
     old.acknowledge(messages[249])
     await done(bus, 250)
     await old.close()
-    async with worker(broker.url) as running:
-        await done(bus, 300)
-        await feed(bus, "late*0")
-        await done(bus, 301)
-        # The other process wakes up; ours has been reset since, and counts from one.
-        await running.process.bus.api("CONSUMER.RESET.TOKENS.analyze", {"seq": 251})
-        running.process.bus._readers[0].interrupt("test")
-        await eventually(lambda: running.figure("messages_repeated_total") > 0, "the messages again")
-        bus.write(message_frame(messages[-1].reply, "", b"", b"+ACK"))
-        await feed(bus, *(f"n{i}*1" for i in range(20)))
-        await done(bus, 321)
-    assert await stored(bus) == expected(*(f"n{i}*1" for i in range(20)))
+
+    def prepare(running: Running) -> None:
+        def late(text: str) -> None:
+            if text == texts[299]:  # the other process wakes up; ours counts deliveries from one
+                running.process.bus.write(message_frame(messages[299].reply, "", b"", b"+ACK"))
+
+        running.stage.on_decide = late
+
+    async with worker(broker.url, prepare) as running:
+        await done(bus, 320)
+        assert running.figure("interruptions_total") >= 1  # it noticed, and started again
+    assert await stored(bus) == expected(*texts[250:])
 
 
 async def test_a_reader_acknowledges_nothing_while_it_is_broken(bus: Bus) -> None:

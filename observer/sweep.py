@@ -82,7 +82,7 @@ def parse_sweep(data: bytes) -> list[Combination]:
         raise SweepError(f"{len(data)} bytes, at most {SWEEP_BYTES_MAX}")
     try:
         file = _file.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SweepError(f'not {{"base": {{…}}, "grid": {{…}}}}: {error}') from error
     for name, values in file.grid.items():
         if not values:

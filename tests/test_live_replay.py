@@ -171,7 +171,7 @@ async def bus(broker: Broker) -> AsyncIterator[Bus]:
 
 @pytest.mark.xfail(
     strict=False,
-    reason="bots act on a signal or an alarm as it comes, ahead of an earlier one that is still on its way",
+    reason="bots act on a signal or an alarm as it comes, ahead of an earlier one still on its way",
 )
 async def test_live_and_replay_of_the_same_frames_write_the_same_decisions_and_ledgers(
     broker: Broker, bus: Bus, service: Make, recording: Path

@@ -21,49 +21,22 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
 
-from bots import bot, exits, mandate, positions
+from bots import bot, mandate, positions
+from bots.group import Arrived, Draft, Group
 from bots.mandate import Mandate
 from bots.paper import LANDING_NS_DEFAULT
 from bots.positions import Account, LedgerError
 from bots.prices import Price, Prices
 from schemas.config import BotWanted, ConfigError
-from schemas.events import Append, Decision, Entry, FeedGap, Intent, Reason, Side, Signal, TokenEvent
+from schemas.events import Append, Decision, Entry, FeedGap, Intent, Reason, Side, TokenEvent
 
 # How far behind an event the line may be and still act as if it were not.
 PROMPT_NS = 5_000_000_000
 
 _NEVER_NS = 2**63 - 1
 _VOID_MIN = 1_000  # void deadlines are left in the heap until they are as many as the others, and this many
-
-
-class Arrived(NamedTuple):
-    """A signal with its sequence in the SIGNALS stream."""
-
-    signal: Signal
-    sequence: int
-
-
-class Draft(NamedTuple):
-    """An append to be stored, and the user's last sequence that it was decided on."""
-
-    append: Append
-    expected: int
-
-
-class Group:
-    """What one round decided. drafts: at most one a user, in the order of first mention."""
-
-    def __init__(self, now_ns: int) -> None:
-        self.now_ns = now_ns
-        self.before: dict[str, Account] = {}
-        self.entries: dict[str, list[Entry]] = {}
-        self.signal_sequences: dict[str, int] = {}
-        self.drafts: list[Draft] = []
-        self.decided = 0  # signals taken for the first time
-        self.repeated = 0
 
 
 class Book:
@@ -84,7 +57,7 @@ class Book:
         self._mandates: dict[str, Mandate] = {}
         self._heard: deque[TokenEvent] = deque()
         self._holders: dict[str, dict[str, None]] = {}  # users as the keys, so that their order is the same every time
-        self.pending_orders = 0  # decided and not landed, over all users
+        self._ordered: dict[str, int] = {}  # orders that have not landed, by mint
         self._undone: list[tuple[int, str, str]] = []  # exits to be decided once more: (when, user, mint)
         self._due: list[tuple[int, str, str]] = []  # (when, user, mint or pending order), a heap; see _due_at
         self._due_at: dict[tuple[str, str], int] = {}  # the one entry of each position and order that counts
@@ -97,6 +70,11 @@ class Book:
         return self._holders.keys()
 
     @property
+    def followed(self) -> Iterable[str]:
+        """Mints whose trades are needed: the held ones, and those of orders that have not landed."""
+        return self._holders.keys() | self._ordered.keys()
+
+    @property
     def users(self) -> int:
         return len(self._accounts)
 
@@ -105,13 +83,17 @@ class Book:
         return sum(len(holders) for holders in self._holders.values())
 
     @property
+    def pending_orders(self) -> int:
+        return sum(self._ordered.values())
+
+    @property
     def waiting_events(self) -> int:
         """Events whose time has not come."""
         return len(self._heard)
 
     def oldest_position_ns(self) -> int | None:
-        """When the oldest open position was opened, or the oldest pending order decided."""
-        opened = (p.opened_at_ns for a in self._accounts.values() for p in a.positions.values())
+        """When the oldest open position or pending order was decided."""
+        opened = (p.ordered_at_ns for a in self._accounts.values() for p in a.positions.values())
         ordered = (i.at_ns for a in self._accounts.values() for i in a.pending.values())
         return min((*opened, *ordered), default=None)
 
@@ -144,7 +126,7 @@ class Book:
             self._mandates[user] = mandate.stopped(self.mandate(user))
         account = self._accounts.get(user)
         for mint in account.positions if account is not None else ():
-            self._schedule(user, mint, now_ns)
+            self._due_by(user, mint, now_ns)
         return problem
 
     def halt(self, reason: str, revision: int) -> None:
@@ -156,15 +138,14 @@ class Book:
         """Take one stored line in. Raises LedgerError for one that makes no sense; its place is noted all the same,
         and its entries count as far as they go."""
         account = self._accounts.setdefault(append.user, Account())
-        held, pending = set(account.positions), len(account.pending)
+        held, pending = set(account.positions), dict(account.pending)
         try:
             positions.apply(account, append, user_sequence, self.signals_created_at_ns)
         except LedgerError:
             positions.settle(account, append, user_sequence, self.signals_created_at_ns)
             raise
         finally:
-            self.pending_orders += len(account.pending) - pending
-            self._reindex(append.user, held, append.at_ns)
+            self._reindex(append.user, held, pending, append.at_ns)
             self.folded = max(self.folded, user_sequence)
 
     def pass_over(self, user: str, user_sequence: int) -> None:
@@ -236,11 +217,8 @@ class Book:
         for user, account in group.before.items():
             undone = self._accounts[user]
             held = set(undone.positions)
-            for order_id in undone.pending:
-                self._due_at.pop((user, order_id), None)
-            self.pending_orders += len(account.pending) - len(undone.pending)
             self._accounts[user] = account
-            self._reindex(user, held, group.now_ns)
+            self._reindex(user, held, undone.pending, group.now_ns)
             for entry in group.entries[user]:
                 if isinstance(entry, Intent) and entry.side is Side.SELL and entry.reason is not Reason.SELL_SIGNAL:
                     self._undone.append((entry.at_ns, user, entry.mint))
@@ -317,7 +295,7 @@ class Book:
         entries = bot.on_time(account, mint, self.mandate(user), self.prices.get(mint), at_ns, self.prices.feed)
         if entries:
             self._take(group, user, entries, at_ns)
-        self._schedule(user, mint, at_ns, not_before_ns=at_ns + exits.RETRY_NS)
+        self._schedule(user, mint, at_ns)
 
     def _on_signal(self, group: Group, arrived: Arrived) -> None:
         signal, sequence = arrived
@@ -340,15 +318,16 @@ class Book:
         account = self._accounts[user]
         if user not in group.before:
             group.before[user] = positions.copy_of(account)
-        held, pending = set(account.positions), len(account.pending)
+        held, pending = set(account.positions), dict(account.pending)
         positions.take(account, entries)
-        self.pending_orders += len(account.pending) - pending
         group.entries.setdefault(user, []).extend(entries)
-        self._reindex(user, held, at_ns)
+        self._reindex(user, held, pending, at_ns)
 
     # Indexes
 
-    def _reindex(self, user: str, before: set[str], at_ns: int) -> None:
+    def _reindex(self, user: str, before: set[str], pending: Mapping[str, Intent], at_ns: int) -> None:
+        """Bring the indexes from what the user held and had ordered before to what is so now."""
+        self._reindex_orders(user, pending)
         account = self._accounts[user]
         now = account.positions.keys()
         for mint in before - now:
@@ -356,21 +335,38 @@ class Book:
             del holders[user]
             if not holders:
                 del self._holders[mint]
-                self.prices.release(mint)
+                self._release(mint)
             self._due_at.pop((user, mint), None)
         for mint in now:
             if mint not in before:
                 self._holders.setdefault(mint, {})[user] = None
                 self.prices.hold(mint)
                 self._schedule(user, mint, at_ns)
-        for order_id, intent in account.pending.items():
-            self._due_by(user, order_id, intent.at_ns + self._landing_ns)
 
-    def _schedule(self, user: str, mint: str, now_ns: int, not_before_ns: int = 0) -> None:
+    def _reindex_orders(self, user: str, before: Mapping[str, Intent]) -> None:
+        now = self._accounts[user].pending
+        for order_id, intent in now.items():
+            if order_id not in before:
+                self._ordered[intent.mint] = self._ordered.get(intent.mint, 0) + 1
+                self.prices.hold(intent.mint)
+            self._due_by(user, order_id, intent.at_ns + self._landing_ns)
+        for order_id, intent in before.items():
+            if order_id not in now:
+                self._due_at.pop((user, order_id), None)
+                self._ordered[intent.mint] -= 1
+                if not self._ordered[intent.mint]:
+                    del self._ordered[intent.mint]
+                    self._release(intent.mint)
+
+    def _release(self, mint: str) -> None:
+        if mint not in self._holders and mint not in self._ordered:
+            self.prices.release(mint)
+
+    def _schedule(self, user: str, mint: str, after_ns: int) -> None:
         price, feed = self.prices.get(mint), self.prices.feed
-        due_ns = bot.next_deadline_ns(self._accounts[user], mint, self.mandate(user), price, now_ns, feed)
+        due_ns = bot.next_deadline_ns(self._accounts[user], mint, self.mandate(user), price, after_ns, feed)
         if due_ns is not None:
-            self._due_by(user, mint, max(due_ns, not_before_ns))
+            self._due_by(user, mint, due_ns)
 
     def _due_by(self, user: str, key: str, due_ns: int) -> None:
         """Look at it at this time or earlier. A later deadline finds its place when the earlier comes."""

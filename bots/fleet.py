@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from bots import portfolio
-from bots.book import Arrived, Book, Draft, Group
+from bots.book import Book
+from bots.group import Arrived, Draft, Group
 from bots.positions import LedgerError
 from bots.telling import Teller
 from bots.watching import Watching
@@ -99,7 +100,7 @@ class Fleet:
                 return
         if self._events is None:
             await self._follow_events()
-        self._watching.want(self.book.held)
+        self._watching.want(self.book.followed)
 
     async def _fold_ledger(self) -> None:
         follower = Follower(self._bus, "FILLS", after_sequence=self.book.folded)
@@ -209,7 +210,7 @@ class Fleet:
             if messages:
                 reader.acknowledge(messages[-1])
         self._process.metrics.stage.labels("bots").observe(asyncio.get_running_loop().time() - started_s)
-        self._watching.want(self.book.held)
+        self._watching.want(self.book.followed)
         self._teller.tell(group, self.book)
 
     async def _wait(self, seconds: float | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bots.book import Book, Group
+from bots.book import Book
+from bots.group import Group
 from runtime.telemetry import Figures, Logger
 from schemas.events import Fill, Refusal, Side
 

@@ -96,7 +96,7 @@ def cli(*, since_ns: int = 0, json: bool = False) -> None:
     except SettingsError as error:
         fail(f"audit: {error}", 2)
     except (Unavailable, BusError, TimeoutError, OSError) as error:
-        fail(f"audit: {error or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
+        fail(f"audit: {str(error) or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
     values = msgspec.to_builtins(result)
     text = msgspec.json.encode(values).decode() if json else "\n".join(f"{k:>18}  {v}" for k, v in values.items())
     sys.stdout.write(text + "\n")

@@ -25,7 +25,8 @@ import msgspec
 
 from analyze.analysis import Analysis
 from analyze.memory import EventIds
-from bots.book import Arrived, Book, Group
+from bots.book import Book
+from bots.group import Arrived, Group
 from bots.paper import LANDING_NS_DEFAULT, proceeds_lamports
 from dispatch.fanout import SIGNAL_TTL_NS, signal
 from dispatch.preferences import Preferences

@@ -58,5 +58,5 @@ def cli(*, bots: Path | None = None, users: int = 0) -> None:
     except (BotsFileError, SettingsError) as error:
         fail(f"enrol: {error}", 2)
     except (Unavailable, BusError, TimeoutError, OSError) as error:
-        fail(f"enrol: {error or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
+        fail(f"enrol: {str(error) or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
     sys.stdout.write(f"{count} bots are wanted running\n")

@@ -38,6 +38,6 @@ def cli(*, base: str = "") -> None:
     except SettingsError as error:
         fail(f"link: {error}", 2)
     except (Unavailable, BusError, TimeoutError, OSError) as error:
-        fail(f"link: {error or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
+        fail(f"link: {str(error) or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
     base = base.rstrip("/")
     sys.stdout.write(f"{base}/admin/enter?code={code}\n" if base else f"{code}\n")

@@ -181,11 +181,11 @@ async def live(process: Process, main: Callable[[Process], Awaitable[None]], nee
         begun = not needs_broker or await _until_stop(process, _open_bus(process), 0)
         if begun and not await _until_stop(process, _main(process, main), FINISH_S_MAX):
             process.log.warning("cut_short", reason="main did not end in time")
-    except BusError as error:
-        process._failure = error
     except SettingsError as error:
         print(f"mintline {process.service}: {error}", file=sys.stderr)  # noqa: T201 - as before the logger
         return EXIT_MISCONFIGURED
+    except Exception as error:
+        process._failure = error
     finally:
         process.stop.set()
         process.ready(False)

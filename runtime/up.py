@@ -333,7 +333,7 @@ def cli(
         with _only_one(options.data_dir):
             result = asyncio.run(_run(options))
     except (StartError, Unavailable, BusError, TimeoutError) as error:
-        fail(f"up: {error or type(error).__name__}", 1)
+        fail(f"up: {str(error) or type(error).__name__}", 1)
     if result is not None:
         _show(result, json)
         if result["lost"] or result["doubled"] or not result["drained"]:

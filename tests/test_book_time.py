@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bots.book import PROMPT_NS, Arrived, Book, Group
+from bots.book import PROMPT_NS, Book
+from bots.group import Arrived, Group
 from schemas import curve
 from schemas.config import BotConfig, BotWanted, TakeProfit, Wanted
 from schemas.events import (

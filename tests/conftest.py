@@ -14,7 +14,9 @@ from runtime.bus import Bus
 # Examples of every property test that does not state its own number. No deadline: machines are noisy, and a slow
 # example is no wrong one.
 EXAMPLES = 200
-settings.register_profile("mintline", max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "mintline", max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("mintline")
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"

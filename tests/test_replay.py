@@ -1,5 +1,6 @@
 """observer/replay.py: a recording gives the same decisions and fills on every run, and every signal one outcome."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from bots.paper import LANDING_NS_DEFAULT
 from ingest.market import Market
 from ingest.recording import Recorded, format_line
 from ingest.venues.pumpportal import parse
+from observer import playing
 from observer.cohort import default_users
 from observer.replay import Replay, ReplayError, cli, read_recording
 from runtime.bots_file import BotsFileError, read_bots
@@ -56,11 +58,23 @@ def market_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def users_file(tmp_path: Path) -> Path:
-    path = tmp_path / "users.jsonl"
+@pytest.fixture(scope="module")
+def users_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("users") / "users.jsonl"
     path.write_text(USERS)
     return path
+
+
+@pytest.fixture(scope="module")
+def told(market_file: Path) -> subprocess.CompletedProcess[bytes]:
+    """What the command prints of the default users."""
+    return run(str(market_file))
+
+
+@pytest.fixture(scope="module")
+def told_as_json(market_file: Path, users_file: Path) -> subprocess.CompletedProcess[bytes]:
+    """What the command prints of USERS, the report last."""
+    return run(str(market_file), "--users", str(users_file), "--json", hash_seed="1")
 
 
 def run(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedProcess[bytes]:
@@ -104,10 +118,11 @@ def test_the_recording_gives_the_same_bytes_twice() -> None:
     assert totals["total"]["entries"] > 0
 
 
-def test_a_market_with_trades_gives_the_same_bytes_twice(market_file: Path, users_file: Path) -> None:
+def test_a_market_with_trades_gives_the_same_bytes_twice(
+    market_file: Path, users_file: Path, told_as_json: subprocess.CompletedProcess[bytes]
+) -> None:
     """In processes whose sets and dicts of text are ordered differently."""
-    arguments = (str(market_file), "--users", str(users_file), "--json")
-    first, second = run(*arguments, hash_seed="1"), run(*arguments, hash_seed="2")
+    first, second = told_as_json, run(str(market_file), "--users", str(users_file), "--json", hash_seed="2")
     assert first.returncode == 0, first.stderr
     assert first.stdout == second.stdout
     totals = lines(first.stdout)[-1]
@@ -116,13 +131,17 @@ def test_a_market_with_trades_gives_the_same_bytes_twice(market_file: Path, user
     assert totals["total"]["exits"].keys() >= {"TIME_EXIT", "RUG_ALARM", "TAKE_PROFIT"}
 
 
-def test_the_speed_changes_nothing_but_the_pace(market_file: Path, users_file: Path) -> None:
-    arguments = (str(market_file), "--users", str(users_file))
-    assert run(*arguments, "--speed", "1000").stdout == run(*arguments).stdout
+def test_the_speed_changes_nothing_but_the_pace(
+    market_file: Path, users_file: Path, told_as_json: subprocess.CompletedProcess[bytes]
+) -> None:
+    paced = run(str(market_file), "--users", str(users_file), "--json", "--speed", "1000")
+    assert paced.stdout == told_as_json.stdout
 
 
-def test_totals_agree_with_the_lines_and_every_signal_has_one_outcome(market_file: Path, users_file: Path) -> None:
-    *body, totals = lines(run(str(market_file), "--users", str(users_file), "--json").stdout)
+def test_totals_agree_with_the_lines_and_every_signal_has_one_outcome(
+    told_as_json: subprocess.CompletedProcess[bytes],
+) -> None:
+    *body, totals = lines(told_as_json.stdout)
     decisions = [line for line in body if line["type"] == "decision"]
     fills = [line["fill"] for line in body if line["type"] == "user_fill"]
     assert len(decisions) + len(fills) == len(body)
@@ -143,8 +162,10 @@ def test_totals_agree_with_the_lines_and_every_signal_has_one_outcome(market_fil
     assert len(totals["trades"]) == totals["trades_total"] == total["entries"]
 
 
-def test_users_with_the_same_configuration_do_the_same(market_file: Path, users_file: Path) -> None:
-    body = lines(run(str(market_file), "--users", str(users_file)).stdout)
+def test_users_with_the_same_configuration_do_the_same(
+    told_as_json: subprocess.CompletedProcess[bytes],
+) -> None:
+    body = lines(told_as_json.stdout)
     by_user: dict[str, list[Any]] = {}
     for line in body:
         if line["type"] == "user_fill":
@@ -154,8 +175,10 @@ def test_users_with_the_same_configuration_do_the_same(market_file: Path, users_
     assert "idle" not in by_user
 
 
-def test_exits_by_time_happen_at_their_own_time_between_the_frames(market_file: Path, users_file: Path) -> None:
-    body = lines(run(str(market_file), "--users", str(users_file)).stdout)
+def test_exits_by_time_happen_at_their_own_time_between_the_frames(
+    told_as_json: subprocess.CompletedProcess[bytes],
+) -> None:
+    body = lines(told_as_json.stdout)
     fills = [line["fill"] for line in body if line["type"] == "user_fill" and line["user"] == "quick"]
     bought = {fill["order_id"]: fill["at_ns"] for fill in fills if fill["side"] == "BUY"}
     timed = [fill for fill in fills if fill["reason"] == "TIME_EXIT"]
@@ -350,8 +373,28 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(market_file: Path) -> No
     assert (status, done.stderr) == (b"0", b"")
 
 
-def test_quiet_prints_the_report_alone(market_file: Path) -> None:
-    told, quiet = run(str(market_file)), run(str(market_file), "--quiet")
+def test_a_terminal_shows_how_far_it_is_and_a_pipe_does_not(
+    market_file: Path, tmp_path: Path, told: subprocess.CompletedProcess[bytes]
+) -> None:
+    assert market_file.stat().st_size > playing.PROGRESS_BYTES_MIN
+    shown = b""
+    terminal, end = os.openpty()
+    command = [sys.executable, "-c", "from runtime.commands import main; main()", "replay", str(market_file), "--json"]
+    out = tmp_path / "out"
+    with out.open("wb") as stdout, subprocess.Popen(command, stdout=stdout, stderr=end):
+        os.close(end)
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(terminal, 1 << 16):
+                shown += part
+    os.close(terminal)
+    assert b"market.jsonl" in shown
+    assert b"market.jsonl" not in told.stderr
+    assert b"\x1b" not in told.stderr
+    assert out.read_bytes().splitlines()[:-1] == told.stdout.splitlines()
+
+
+def test_quiet_prints_the_report_alone(market_file: Path, told: subprocess.CompletedProcess[bytes]) -> None:
+    quiet = run(str(market_file), "--quiet")
     assert quiet.stdout == told.stderr
     assert quiet.stdout.startswith(b"frames ")
     assert quiet.stderr == b""

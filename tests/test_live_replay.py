@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import signal
 import time
@@ -14,8 +15,11 @@ from typing import Any
 
 import pytest
 
+from ingest.intake import FIGURES, Intake
 from ingest.market import Market
+from ingest.recorder import Recorder
 from ingest.simulator import serve
+from ingest.spool import Record
 from observer.replay import Replay, read_recording
 from portal.demo import demo_users
 from portal.enrol import enrol
@@ -23,6 +27,7 @@ from runtime.bus import Bus
 from runtime.embedded import free_port
 from runtime.readers import read
 from runtime.settings import Common
+from runtime.telemetry import Figures, Logger
 from runtime.testing import Broker, Service, eventually
 from runtime.testing import bus as open_bus
 from runtime.web import fetch
@@ -199,3 +204,25 @@ async def test_live_and_replay_of_the_same_frames_write_the_same_decisions_and_l
         assert entries == again[user], f"{user}'s ledger"
     assert kinds["fill"] > 200
     assert len(sells) >= 4
+
+
+async def test_a_recording_that_cannot_be_written_ends_and_the_line_goes_on(tmp_path: Path) -> None:
+    class Full(Recorder):
+        def flush(self) -> None:
+            raise OSError("no space left on device")
+
+    put: list[Record] = []
+
+    async def take(record: Record) -> None:
+        put.append(record)
+
+    path, log = tmp_path / "heard.jsonl", io.StringIO()
+    figures = Figures(FIGURES)
+    intake = Intake(take, figures, Logger("ingest", "json", "error", log), Full(path))
+    frames = [frame.text.encode() for frame in Market(seed=1).until(20_000_000_000) if not frame.is_trade][:2]
+    await intake.frame(frames[0], 1)
+    intake.flush()
+    await intake.frame(frames[1], 2)
+    intake.close()
+    assert len(put) == 2
+    assert "recording_ended" in log.getvalue()

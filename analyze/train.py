@@ -72,14 +72,13 @@ def cli(
         )
 
 
-def collect(recordings: Sequence[Path]) -> list[Row]:
+def collect(recordings: Sequence[Path], progress: Callable[[str], None] = lambda text: None) -> list[Row]:
     """Rows of recordings, oldest first. Raises TrainError, TooManyRows, OSError."""
-    collecting, progress = Collecting(), _progress()
+    collecting = Collecting()
     for number, event in enumerate(_events(sorted(recordings, key=_began_ns))):
         collecting.feed(event)
         if number % PROGRESS_EVERY_EVENTS == 0:
             progress(f"{number:,} events, {len(collecting.rows):,} coins")
-    progress("")
     return collecting.rows
 
 
@@ -107,11 +106,15 @@ def _train(recordings: Sequence[Path], label: str) -> tuple[Model | None, Report
     except ImportError as error:
         fail(f"train: {error.name} is not installed; `./dev train` brings it (requirements/train.txt)", 1)
     trained_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    names = [path.name for path in recordings]
+    names, progress = [path.name for path in recordings], _progress()
     try:
-        return fit.fit(collect(recordings), label, recordings=names, trained_at=trained_at)
+        rows = collect(recordings, progress)
+        progress(f"training on {len(rows):,} coins")
+        return fit.fit(rows, label, recordings=names, trained_at=trained_at)
     except fit.TooFewPositives as error:
         raise TrainError(str(error)) from error
+    finally:
+        progress("")
 
 
 def _write(out: Path, model: Model | None, report: Report) -> Path:

@@ -5,9 +5,8 @@ price well below its peak. It says nothing before BUYERS_MIN buyers other than t
 
 More than half of the score is flow: what came in within 30 s (full marks from 30 SOL), and how many bought.
 
-Calibrated on three hours of the simulated market: of its coins with known arithmetic 20 % reach HIGH (50) at some
-trade, half of those within 17 s, 12 % MEDIUM (65), 3 % LOW (80). No recording of launches with all their trades is
-public.
+Calibrated on three hours of the simulated market: of its coins with known arithmetic 16 % reach HIGH (50) at some trade
+before a rug alarm, 7 % MEDIUM (65), 2 % LOW (80). No recording of launches with all their trades is public.
 
 What the reserves tell is exact even where trades were missed; after a gap in the feed, counts and the creator's sales
 are not, and the score is lower by the row `gap_seen`, which keeps such a coin from LOW risk.

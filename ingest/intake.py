@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from hashlib import blake2b
@@ -105,7 +106,10 @@ class Intake:
             act()
         except OSError as error:
             self._log.error("recording_ended", reason=str(error))
-            self._recorder = None
+            recorder, self._recorder = self._recorder, None
+            if recorder is not None:
+                with contextlib.suppress(OSError):
+                    recorder.close()
 
     def _count(self, outcome: str) -> None:
         self._figures.add("frames_total", outcome=outcome)

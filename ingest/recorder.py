@@ -50,10 +50,12 @@ class Recorder:
         self._file.flush()
 
     def close(self) -> None:
-        """All of it on disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        """All of it on disk; closed also where that fails. Raises OSError."""
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
 
 
 async def record(out: Path, address: FeedAddress, stop: asyncio.Event, *, shows_status: bool) -> Recorder:

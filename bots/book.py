@@ -1,12 +1,12 @@
 """All users of one process: their accounts, what they hold, what is due; and one group of decisions at a time.
 
-    group = book.act(signals, alarms, until_ns, now_ns)   tentative: accounts already contain what was decided
-    book.settle(group, drafts, first_sequence)            the broker has stored these appends, contiguous from there
-    book.undo(group)                                      it refused or did not answer: as if nothing had been decided
+    group = book.act(signals, until_ns, now_ns)     tentative: accounts already contain what was decided
+    book.settle(group, drafts, first_sequence)      the broker has stored these appends, contiguous from there
+    book.undo(group)                                it refused or did not answer: as if nothing had been decided
 
 **Time is the events' own.** Events are heard as they come and acted on in the order of their `seen_at_ns`, together
 with what falls due (an order lands, a deadline comes) and with signals and alarms at the time they were decided. At the
-same instant an event comes first, then signals and alarms, then what is due: an order meets the market as all events
+same instant an event comes first, then signals, then alarms, then what is due: an order meets the market as all events
 up to its landing left it. So a recording gives the same entries as the live line did, whatever time the line took, as
 long as it took less than PROMPT_NS.
 
@@ -56,6 +56,7 @@ class Book:
         self._accounts: dict[str, Account] = {}
         self._mandates: dict[str, Mandate] = {}
         self._heard: deque[TokenEvent] = deque()
+        self._alarms: deque[Decision] = deque()
         self._holders: dict[str, dict[str, None]] = {}  # users as the keys, so that their order is the same every time
         self._ordered: dict[str, int] = {}  # orders that have not landed, by mint
         self._undone: list[tuple[int, str, str]] = []  # exits to be decided once more: (when, user, mint)
@@ -105,10 +106,8 @@ class Book:
 
     def next_at_ns(self) -> int | None:
         """The time of the first event that waits or of what falls due first."""
-        heard = self._heard[0].seen_at_ns if self._heard else _NEVER_NS
-        due = self._due[0][0] if self._due else _NEVER_NS
         undone = self._undone[0][0] if self._undone else _NEVER_NS
-        first = min(heard, due, undone)
+        first = min(*self._heads_ns(), undone)
         return None if first == _NEVER_NS else first
 
     # Folding
@@ -172,8 +171,12 @@ class Book:
         """An event, to be acted on when its time has come; events come in their stream's order."""
         self._heard.append(event)
 
-    def act(self, signals: Sequence[Arrived], alarms: Sequence[Decision], until_ns: int, now_ns: int) -> Group:
-        """Whatever happened up to `until_ns`, signals and alarms whenever they were decided, as one group.
+    def hear_alarm(self, alarm: Decision) -> None:
+        """A SELL for every holder, to be acted on when its time has come: it travels a shorter way than signals."""
+        self._alarms.append(alarm)
+
+    def act(self, signals: Sequence[Arrived], until_ns: int, now_ns: int) -> Group:
+        """Whatever happened up to `until_ns`, and the signals whenever they were decided, as one group.
 
         now_ns: the time of day; in a replay the time of the recording.
         """
@@ -181,14 +184,10 @@ class Book:
         again, self._undone = self._undone, []
         for at_ns, user, mint in again:
             self._look(group, user, mint, self._time(at_ns, now_ns))
-        items: list[tuple[int, Arrived | Decision]] = [(arrived.signal.decided_at_ns, arrived) for arrived in signals]
-        items += [(alarm.decided_at_ns, alarm) for alarm in alarms]
-        for at_ns, item in sorted(items, key=lambda pair: pair[0]):
+        for arrived in sorted(signals, key=lambda arrived: arrived.signal.decided_at_ns):
+            at_ns = arrived.signal.decided_at_ns
             self._advance(group, at_ns, events_only_at=at_ns)
-            if isinstance(item, Decision):
-                self._on_alarm(group, item)
-            else:
-                self._on_signal(group, item)
+            self._on_signal(group, arrived)
         self._advance(group, until_ns)
         for user, entries in group.entries.items():
             expected = self._accounts[user].last_sequence
@@ -227,16 +226,26 @@ class Book:
     # In the order of time
 
     def _advance(self, group: Group, to_ns: int, events_only_at: int = _NEVER_NS) -> None:
-        """Act on events and on what is due, up to a time; at `events_only_at` what is due still waits."""
+        """Act on events, alarms and what is due, up to a time; at `events_only_at` all but events still wait."""
         while True:
-            event_ns = self._heard[0].seen_at_ns if self._heard else _NEVER_NS
-            due_ns = self._due[0][0] if self._due else _NEVER_NS
-            if event_ns <= to_ns and event_ns <= due_ns:
-                self._on_event(group, self._heard.popleft())
-            elif due_ns <= to_ns and due_ns < events_only_at:
-                self._on_due(group)
-            else:
+            event_ns, alarm_ns, due_ns = self._heads_ns()
+            first_ns = min(event_ns, alarm_ns, due_ns)
+            if first_ns > to_ns or (first_ns == events_only_at and event_ns > first_ns):
                 return
+            if event_ns == first_ns:
+                self._on_event(group, self._heard.popleft())
+            elif alarm_ns == first_ns:
+                self._on_alarm(group, self._alarms.popleft())
+            else:
+                self._on_due(group)
+
+    def _heads_ns(self) -> tuple[int, int, int]:
+        """The times of the next event, the next alarm and what falls due next."""
+        return (
+            self._heard[0].seen_at_ns if self._heard else _NEVER_NS,
+            self._alarms[0].decided_at_ns if self._alarms else _NEVER_NS,
+            self._due[0][0] if self._due else _NEVER_NS,
+        )
 
     def _time(self, at_ns: int, now_ns: int) -> int:
         """The time at which something of `at_ns` is acted on."""

@@ -194,14 +194,14 @@ class Fleet:
         signals = await self._decode_signals(message for _, messages in taken for message in messages)
         await self._know_configs(signals)
         self._hear_events()  # last: unlike signals they do not come again when something above fails
-        alarms = self._take_alarms()
+        self._hear_alarms()
         now_ns = self._clock()
         until_ns, next_ns = now_ns - self._settle_ns, self.book.next_at_ns()
-        if not signals and not alarms and (next_ns is None or next_ns > until_ns) and not any(m for _, m in taken):
+        if not signals and (next_ns is None or next_ns > until_ns) and not any(m for _, m in taken):
             await self._wait(None if next_ns is None else (next_ns - until_ns) / 1e9)
             return
         started_s = asyncio.get_running_loop().time()
-        group = self.book.act(signals, alarms, until_ns, now_ns)
+        group = self.book.act(signals, until_ns, now_ns)
         try:
             await self._store(group)
         finally:
@@ -229,15 +229,13 @@ class Fleet:
             if event is not None:
                 self.book.hear(event)
 
-    def _take_alarms(self) -> list[Decision]:
+    def _hear_alarms(self) -> None:
         assert self._alarms is not None
-        alarms = []
         for message in self._alarms.take(TAKE_EVENTS_MAX):
             try:
-                alarms.append(_decision(message.data))
+                self.book.hear_alarm(_decision(message.data))
             except MalformedEvent as error:
                 self._dead(message, error)  # dispatch, which works on every decision, keeps it in DEAD
-        return alarms
 
     def _decode_event(self, message: In) -> TokenEvent | None:
         try:

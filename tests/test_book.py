@@ -85,7 +85,7 @@ def decide(book: Book, events: list[Any], signals: list[Arrived], now_ns: int) -
     """Everything up to now at once, orders landing as they are decided."""
     for event in events:
         book.hear(event)
-    return book.act(signals, [], now_ns, now_ns)
+    return book.act(signals, now_ns, now_ns)
 
 
 def store(book: Book, group: Group) -> None:

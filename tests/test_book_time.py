@@ -85,7 +85,9 @@ def store(made: Book, group: Group) -> list[Entry]:
 def act(
     made: Book, until_ns: int, *signals: Arrived, alarms: tuple[Decision, ...] = (), now_ns: int = 0
 ) -> list[Entry]:
-    return store(made, made.act(signals, alarms, until_ns, now_ns or until_ns))
+    for each in alarms:
+        made.hear_alarm(each)
+    return store(made, made.act(signals, until_ns, now_ns or until_ns))
 
 
 def test_an_order_lands_at_the_market_that_all_events_up_to_then_left() -> None:
@@ -171,7 +173,7 @@ def test_an_alarm_older_than_the_purchase_concerns_nobody() -> None:
 
 def test_a_pending_order_lands_after_a_restart() -> None:
     made = book()
-    group = made.act([signal()], [], T, T)
+    group = made.act([signal()], T, T)
     fresh = book()
     fresh.fold(group.drafts[0].append, 1)
     assert fresh.pending_orders == 1
@@ -210,11 +212,11 @@ def test_an_old_event_informs_and_is_acted_on_now() -> None:
 
 def test_undoing_an_order_lets_it_be_decided_again_and_land_once() -> None:
     made = book()
-    group = made.act([signal()], [], T, T)
+    group = made.act([signal()], T, T)
     made.undo(group)
     assert made.pending_orders == 0
     assert [type(e) for e in act(made, T, signal())] == [Intent]
-    group = made.act([], [], T + SECOND, T + SECOND)
+    group = made.act([], T + SECOND, T + SECOND)
     assert [type(e) for e in entries(group)] == [Fill]
     made.undo(group)
     assert made.pending_orders == 1

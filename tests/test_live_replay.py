@@ -20,7 +20,8 @@ from ingest.market import Market
 from ingest.recorder import Recorder
 from ingest.simulator import serve
 from ingest.spool import Record
-from observer.replay import Replay, read_recording
+from observer.replay import read_recording
+from observer.rerun import Replay
 from portal.demo import demo_users
 from portal.enrol import enrol
 from runtime.bus import Bus
@@ -174,10 +175,6 @@ async def bus(broker: Broker) -> AsyncIterator[Bus]:
         yield opened
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="bots act on a signal or an alarm as it comes, ahead of an earlier one still on its way",
-)
 async def test_live_and_replay_of_the_same_frames_write_the_same_decisions_and_ledgers(
     broker: Broker, bus: Bus, service: Make, recording: Path
 ) -> None:

@@ -431,8 +431,7 @@ async def test_trades_are_subscribed_while_somebody_watches_and_no_longer(
     await venue.send(coin.migrate())  # of no more interest to the analysis; the bot holds it still
     await eventually(lambda: _watchers(bus, coin.mint, {"bots-0"}), "the analysis to let go")
     assert venue.subscribed == {coin.mint}
-    assert outcomes(await ledger(bus, "taker")) == [("fill", Side.BUY, Reason.SIGNAL)]
-
+    await eventually(lambda: _holds(bus, "taker", ("fill", Side.BUY, Reason.SIGNAL)), "the purchase to land")
     await eventually(lambda: _holds(bus, "taker", ("fill", Side.SELL, Reason.TIME_EXIT)), "the exit by time")
     await eventually(lambda: _watchers(bus, coin.mint, set()), "the bots to let go")
     await eventually(lambda: venue.subscribed == frozenset(), "the end of the subscription")

@@ -13,13 +13,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from analyze.features import Look
+from analyze.score import Scored
 from bots.paper import LANDING_NS_DEFAULT
 from ingest.market import Market
 from ingest.recording import Recorded, format_line
 from ingest.venues.pumpportal import parse
 from observer import playing
 from observer.cohort import default_users
-from observer.replay import Replay, ReplayError, cli, read_recording
+from observer.replay import ReplayError, cli, read_recording
+from observer.rerun import Replay
 from runtime.bots_file import BotsFileError, read_bots
 from schemas import curve
 from schemas.config import BotConfig, terms
@@ -292,6 +295,7 @@ def test_bad_arguments_end_with_status_2_and_a_sentence(tmp_path: Path, capsys: 
         (lambda: cli(recording, users=users), "line 1"),
         (lambda: cli(recording, speed=-1), "--speed"),
         (lambda: cli(recording, landing_ms=-1), "--landing-ms"),
+        (lambda: cli(recording, model=users), "--model"),
         (lambda: cli(recording, sweep=tmp_path / "nowhere"), "nowhere"),
         (lambda: cli(recording, sweep=users), "base"),
         (lambda: cli(recording, sweep=users, users=users), "--sweep"),
@@ -352,6 +356,20 @@ def _lamports_off(trade: TokenTraded) -> tuple[int, int]:
     net = trade.lamports - 1
     by_payment = net * before.virtual_tokens // (before.virtual_lamports + net) - trade.tokens
     return swap.after.virtual_lamports - after.virtual_lamports, by_payment
+
+
+def test_a_model_is_asked_and_without_one_its_strategy_decides_nothing(market_file: Path) -> None:
+    class Sure:
+        def predict(self, look: Look) -> Scored:
+            return Scored(score=90, reasons=("sure:+90",), used={})
+
+    bare, led = Replay(default_users()), Replay(default_users(), predictor=Sure())
+    for replay in (bare, led):
+        play(replay, read_recording(market_file))
+    assert "AI_PREDICTIONS" not in bare.finish().decisions
+    report = led.finish()
+    assert report.decisions["AI_PREDICTIONS"] > 10
+    assert sum(group.figures.entries for group in report.groups if group.strategy is Strategy.AI_PREDICTIONS) > 0
 
 
 def test_an_empty_recording_is_no_error(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from ingest.market import Market
 from ingest.recording import Recorded
 from observer import report_page, report_text
 from observer.cohort import default_users, place_of
-from observer.replay import Replay
 from observer.report import OPEN, Figures, Group, Place, Point, Report, Tracker
+from observer.rerun import Replay
 from schemas.config import BotConfig, ConfigError
 from schemas.events import Entry, Fill, Intent, Reason, Refusal, RiskLevel, Side, Strategy
 

@@ -16,8 +16,9 @@ import pytest
 from ingest.market import Market
 from ingest.recording import format_line
 from observer import sweep
-from observer.replay import Replay, read_recording
+from observer.replay import read_recording
 from observer.report import Figures, Group, Report
+from observer.rerun import Replay
 from observer.sweep import COMBINATIONS_MAX, ROWS_SHOWN_MAX, Combination, SweepError, parse_sweep
 from schemas.config import BotConfig, TakeProfit
 from schemas.events import Strategy

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from analyze.features import Look
-from analyze.score import Scored
+from analyze.score import Row, Scored
 from bots.paper import LANDING_NS_DEFAULT
 from ingest.market import Market
 from ingest.recording import Recorded, format_line
@@ -361,7 +361,7 @@ def _lamports_off(trade: TokenTraded) -> tuple[int, int]:
 def test_a_model_is_asked_and_without_one_its_strategy_decides_nothing(market_file: Path) -> None:
     class Sure:
         def predict(self, look: Look) -> Scored:
-            return Scored(score=90, reasons=("sure:+90",), used={})
+            return Scored(score=90, rows=(Row(0, "sure", 90),), features={}, names=())
 
     bare, led = Replay(default_users()), Replay(default_users(), predictor=Sure())
     for replay in (bare, led):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from analyze.features import Look
+from analyze.features import FEATURE_NAMES, Look
 from analyze.score import Row, Scored
 from bots.paper import LANDING_NS_DEFAULT
 from ingest.market import Market
@@ -361,7 +361,8 @@ def _lamports_off(trade: TokenTraded) -> tuple[int, int]:
 def test_a_model_is_asked_and_without_one_its_strategy_decides_nothing(market_file: Path) -> None:
     class Sure:
         def predict(self, look: Look) -> Scored:
-            return Scored(score=90, rows=(Row(0, "sure", 90),), features={}, names=())
+            shown = dict.fromkeys(FEATURE_NAMES, 0)
+            return Scored(score=90, rows=(Row(0, "sure", 90),), features=shown, names=())
 
     bare, led = Replay(default_users()), Replay(default_users(), predictor=Sure())
     for replay in (bare, led):

@@ -49,3 +49,7 @@ lock:
 # write docs/settings.md and docs/metrics.md anew
 docs:
     python docs/generate.py
+
+# measure, e.g. ./dev bench replay
+bench name *args:
+    python bench/{{ name }}.py {{ args }}

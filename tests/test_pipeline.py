@@ -428,10 +428,10 @@ async def test_trades_are_subscribed_while_somebody_watches_and_no_longer(
     await eventually(lambda: _watchers(bus, coin.mint, {"analyze", "bots-0"}), "both to watch")
     await eventually(lambda: venue.subscribed == {coin.mint}, "the subscription")
 
+    await eventually(lambda: _holds(bus, "taker", ("fill", Side.BUY, Reason.SIGNAL)), "the purchase to land")
     await venue.send(coin.migrate())  # of no more interest to the analysis; the bot holds it still
     await eventually(lambda: _watchers(bus, coin.mint, {"bots-0"}), "the analysis to let go")
     assert venue.subscribed == {coin.mint}
-    await eventually(lambda: _holds(bus, "taker", ("fill", Side.BUY, Reason.SIGNAL)), "the purchase to land")
     await eventually(lambda: _holds(bus, "taker", ("fill", Side.SELL, Reason.TIME_EXIT)), "the exit by time")
     await eventually(lambda: _watchers(bus, coin.mint, set()), "the bots to let go")
     await eventually(lambda: venue.subscribed == frozenset(), "the end of the subscription")

@@ -50,6 +50,6 @@ lock:
 docs:
     python docs/generate.py
 
-# measure, e.g. ./dev bench replay
-bench name *args:
-    python bench/{{ name }}.py {{ args }}
+# measure, e.g. ./dev bench latency; without a name every figure of the pipeline
+bench *args:
+    @python bench "$@"

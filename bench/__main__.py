@@ -1,0 +1,61 @@
+"""The benchmark suite: `just bench [NAME] [--json [FILE]]`; without a name all figures of the pipeline, one by one."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from rich.console import Console
+
+from figures import latency, throughput
+from harness import feed, show, witness
+
+FIGURES: dict[str, ModuleType] = {"latency": latency, "throughput": throughput}
+SCRIPTS = ("replay", "analysis")  # figures without a pipeline, with arguments of their own
+CHILDREN = {"feed": feed, "witness": witness}
+
+
+def main() -> int:
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in CHILDREN:
+        asyncio.run(CHILDREN[name].main(*sys.argv[2:]))
+        return 0
+    if name in SCRIPTS:
+        sys.argv = sys.argv[1:]
+        runpy.run_path(str(Path(__file__).parent / f"{name}.py"), run_name="__main__")
+        return 0
+    return measure(sys.argv[1:])
+
+
+def measure(arguments: list[str]) -> int:
+    whole = argparse.ArgumentParser(prog="bench", description="Figures of the pipeline, each beside its peers.")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", nargs="?", const="-", metavar="FILE", help="also as JSON, to a file or to stdout")
+    named = whole.add_subparsers(dest="name", metavar="NAME")
+    for name, figure in FIGURES.items():
+        figure.options(named.add_parser(name, parents=[common], help=figure.SENTENCE))
+    for name in SCRIPTS:
+        named.add_parser(name, help="see the script")
+    if not arguments or arguments[0].startswith("--json"):
+        wanted = [whole.parse_args([name, *arguments]) for name in FIGURES]
+    else:
+        wanted = [whole.parse_args(arguments)]
+    console = Console(stderr=wanted[0].json == "-", width=None if sys.stdout.isatty() else 160)
+    result = {"machine": show.machine()}
+    show.heading(console, result["machine"])
+    for given in wanted:
+        result[given.name] = asyncio.run(FIGURES[given.name].run(given, console))
+    if wanted[0].json == "-":
+        print(json.dumps(result, indent=2))
+    elif wanted[0].json:
+        Path(wanted[0].json).write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One module a figure; each has `options(parser)` and `run(options, out)`."""

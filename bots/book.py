@@ -10,33 +10,31 @@ same instant an event comes first, then signals, then alarms, then what is due: 
 up to its landing left it. So a recording gives the same entries as the live line did, whatever time the line took, as
 long as it took less than PROMPT_NS.
 
+**A signal need not wait for that** where waiting cannot change its outcome: everything up to its time has been heard,
+and nothing of its user's is left to be done before it. Then it is acted on as it comes, ahead of the others' time.
+
 What comes later than that (after an outage) cannot have been acted on in time: an old event only informs, an old signal
 or deadline is acted on now.
 
-A user without a ledger and without a signal has no account here, a mint is followed once however many hold it, and
-deadlines are one heap, not a timer a user.
+A user without a ledger and without a signal has no account here, and a mint is followed once however many hold it.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from bots import bot, mandate, positions
+from bots.agenda import NEVER_NS, Agenda, Kind
 from bots.group import Arrived, Draft, Group
 from bots.mandate import Mandate
 from bots.paper import LANDING_NS_DEFAULT
 from bots.positions import Account, LedgerError
 from bots.prices import Price, Prices
 from schemas.config import BotWanted, ConfigError
-from schemas.events import Append, Decision, Entry, FeedGap, Intent, Reason, Side, TokenEvent
+from schemas.events import Append, Decision, Entry, FeedGap, Intent, Reason, Side, Signal, TokenEvent
 
 # How far behind an event the line may be and still act as if it were not.
 PROMPT_NS = 5_000_000_000
-
-_NEVER_NS = 2**63 - 1
-_VOID_MIN = 1_000  # void deadlines are left in the heap until they are as many as the others, and this many
 
 
 class Book:
@@ -55,13 +53,10 @@ class Book:
         self._landing_ns = landing_ns
         self._accounts: dict[str, Account] = {}
         self._mandates: dict[str, Mandate] = {}
-        self._heard: deque[TokenEvent] = deque()
-        self._alarms: deque[Decision] = deque()
+        self._agenda = Agenda()
         self._holders: dict[str, dict[str, None]] = {}  # users as the keys, so that their order is the same every time
         self._ordered: dict[str, int] = {}  # orders that have not landed, by mint
         self._undone: list[tuple[int, str, str]] = []  # exits to be decided once more: (when, user, mint)
-        self._due: list[tuple[int, str, str]] = []  # (when, user, mint or pending order), a heap; see _due_at
-        self._due_at: dict[tuple[str, str], int] = {}  # the one entry of each position and order that counts
 
     # What is known
 
@@ -90,7 +85,17 @@ class Book:
     @property
     def waiting_events(self) -> int:
         """Events whose time has not come."""
-        return len(self._heard)
+        return self._agenda.events
+
+    @property
+    def may_act_early(self) -> bool:
+        """Whether a signal waits whose time has been heard of since it came."""
+        return self._agenda.may_act_early
+
+    def acted(self, user: str, sequence: int) -> bool:
+        """Whether the ledger settles a signal."""
+        account = self._accounts.get(user)
+        return account is not None and sequence <= account.signal_sequence
 
     def oldest_position_ns(self) -> int | None:
         """When the oldest open position or pending order was decided."""
@@ -105,10 +110,9 @@ class Book:
         return self._mandates.get(user, mandate.UNKNOWN)
 
     def next_at_ns(self) -> int | None:
-        """The time of the first event that waits or of what falls due first."""
-        undone = self._undone[0][0] if self._undone else _NEVER_NS
-        first = min(*self._heads_ns(), undone)
-        return None if first == _NEVER_NS else first
+        """The time of what waits or falls due first."""
+        first = min(self._agenda.next_ns(), self._undone[0][0] if self._undone else NEVER_NS)
+        return None if first == NEVER_NS else first
 
     # Folding
 
@@ -125,7 +129,7 @@ class Book:
             self._mandates[user] = mandate.stopped(self.mandate(user))
         account = self._accounts.get(user)
         for mint in account.positions if account is not None else ():
-            self._due_by(user, mint, now_ns)
+            self._agenda.due_by(user, mint, now_ns)
         return problem
 
     def halt(self, reason: str, revision: int) -> None:
@@ -163,32 +167,44 @@ class Book:
             account = self._accounts[user]
             bot.observe(account, event.mint, price)
             if event.seen_at_ns >= account.positions[event.mint].opened_at_ns:
-                self._due_by(user, event.mint, event.seen_at_ns)
+                self._agenda.due_by(user, event.mint, event.seen_at_ns)
 
     # Deciding
 
     def hear(self, event: TokenEvent) -> None:
         """An event, to be acted on when its time has come; events come in their stream's order."""
-        self._heard.append(event)
+        self._agenda.hear(event)
 
     def hear_alarm(self, alarm: Decision) -> None:
         """A SELL for every holder, to be acted on when its time has come: it travels a shorter way than signals."""
-        self._alarms.append(alarm)
+        self._agenda.hear_alarm(alarm)
+
+    def drop_signals(self) -> None:
+        """Forget the signals that wait: they are about to come again."""
+        for signal in self._agenda.drop_signals():
+            self._learn(signal)
 
     def act(self, signals: Sequence[Arrived], until_ns: int, now_ns: int) -> Group:
-        """Whatever happened up to `until_ns`, and the signals whenever they were decided, as one group.
+        """Whatever happened up to `until_ns`, and signals as soon as nothing can come before them, as one group.
 
-        now_ns: the time of day; in a replay the time of the recording.
+        signals: each user's in the order of their sequences. now_ns: the time of day; in a replay the time of the
+        recording.
         """
         group = Group(now_ns)
         again, self._undone = self._undone, []
         for at_ns, user, mint in again:
             self._look(group, user, mint, self._time(at_ns, now_ns))
-        for arrived in sorted(signals, key=lambda arrived: arrived.signal.decided_at_ns):
-            at_ns = arrived.signal.decided_at_ns
-            self._advance(group, at_ns, events_only_at=at_ns)
-            self._on_signal(group, arrived)
+        for arrived in signals:
+            if self.acted(arrived.signal.user, arrived.sequence):
+                group.repeated += 1
+                self._learn(arrived.signal)
+            else:
+                self._accounts.setdefault(arrived.signal.user, Account())
+                group.repeated += not self._agenda.arrive(arrived, until_ns)
         self._advance(group, until_ns)
+        for arrived in self._agenda.heard_of(until_ns):
+            if self._agenda.foremost(arrived.signal, self._accounts[arrived.signal.user]):
+                self._on_signal(group, arrived)
         for user, entries in group.entries.items():
             expected = self._accounts[user].last_sequence
             append = Append(
@@ -225,27 +241,23 @@ class Book:
 
     # In the order of time
 
-    def _advance(self, group: Group, to_ns: int, events_only_at: int = _NEVER_NS) -> None:
-        """Act on events, alarms and what is due, up to a time; at `events_only_at` all but events still wait."""
+    def _advance(self, group: Group, to_ns: int) -> None:
+        """Act on events, signals, alarms and what is due, up to a time."""
+        agenda = self._agenda
         while True:
-            event_ns, alarm_ns, due_ns = self._heads_ns()
-            first_ns = min(event_ns, alarm_ns, due_ns)
-            if first_ns > to_ns or (first_ns == events_only_at and event_ns > first_ns):
+            first_ns, kind = agenda.next_up()
+            if first_ns > to_ns or first_ns == NEVER_NS:
                 return
-            if event_ns == first_ns:
-                self._on_event(group, self._heard.popleft())
-            elif alarm_ns == first_ns:
-                self._on_alarm(group, self._alarms.popleft())
+            if kind is Kind.EVENT:
+                self._on_event(group, agenda.pop_event())
+            elif kind is Kind.SIGNAL:
+                arrived = agenda.pop_signal()
+                self._learn(arrived.signal)
+                self._on_signal(group, arrived)
+            elif kind is Kind.ALARM:
+                self._on_alarm(group, agenda.pop_alarm())
             else:
                 self._on_due(group)
-
-    def _heads_ns(self) -> tuple[int, int, int]:
-        """The times of the next event, the next alarm and what falls due next."""
-        return (
-            self._heard[0].seen_at_ns if self._heard else _NEVER_NS,
-            self._alarms[0].decided_at_ns if self._alarms else _NEVER_NS,
-            self._due[0][0] if self._due else _NEVER_NS,
-        )
 
     def _time(self, at_ns: int, now_ns: int) -> int:
         """The time at which something of `at_ns` is acted on."""
@@ -281,10 +293,10 @@ class Book:
             self._schedule(user, alarm.mint, at_ns)
 
     def _on_due(self, group: Group) -> None:
-        due_ns, user, key = heapq.heappop(self._due)
-        if self._due_at.get((user, key)) != due_ns:
+        due = self._agenda.pop_due()
+        if due is None:
             return
-        del self._due_at[user, key]
+        due_ns, user, key = due
         at_ns = self._time(due_ns, group.now_ns)
         account = self._accounts[user]
         intent = account.pending.get(key)
@@ -292,7 +304,7 @@ class Book:
             price = self.prices.get(intent.mint)
             self._take(group, user, [bot.land(account, self.mandate(user), intent, price, at_ns)], at_ns)
             if intent.mint in self._accounts[user].positions:
-                self._due_by(user, intent.mint, at_ns)
+                self._agenda.due_by(user, intent.mint, at_ns)
             return
         self._look(group, user, key, at_ns)
 
@@ -306,15 +318,16 @@ class Book:
             self._take(group, user, entries, at_ns)
         self._schedule(user, mint, at_ns)
 
+    def _learn(self, signal: Signal) -> None:
+        if signal.market is not None:
+            self.prices.learn(signal.mint, signal.market, ordinary=signal.arithmetic_known)
+
     def _on_signal(self, group: Group, arrived: Arrived) -> None:
         signal, sequence = arrived
         user = signal.user
-        account = self._accounts.setdefault(user, Account())
+        account = self._accounts[user]
         if sequence <= max(account.signal_sequence, group.signal_sequences.get(user, 0)):
-            group.repeated += 1
-            return
-        if signal.market is not None:
-            self.prices.learn(signal.mint, signal.market, ordinary=signal.arithmetic_known)
+            return  # acted on ahead of its time
         late = group.now_ns > signal.expires_at_ns
         at_ns = group.now_ns if late else self._time(signal.decided_at_ns, group.now_ns)
         price = self.prices.get(signal.mint)
@@ -322,6 +335,7 @@ class Book:
         self._take(group, user, entries, at_ns)
         group.signal_sequences[user] = sequence
         group.decided += 1
+        self._agenda.acted(user)
 
     def _take(self, group: Group, user: str, entries: list[Entry], at_ns: int) -> None:
         account = self._accounts[user]
@@ -345,7 +359,7 @@ class Book:
             if not holders:
                 del self._holders[mint]
                 self._release(mint)
-            self._due_at.pop((user, mint), None)
+            self._agenda.cancel(user, mint)
         for mint in now:
             if mint not in before:
                 self._holders.setdefault(mint, {})[user] = None
@@ -358,10 +372,10 @@ class Book:
             if order_id not in before:
                 self._ordered[intent.mint] = self._ordered.get(intent.mint, 0) + 1
                 self.prices.hold(intent.mint)
-            self._due_by(user, order_id, intent.at_ns + self._landing_ns)
+            self._agenda.due_by(user, order_id, intent.at_ns + self._landing_ns)
         for order_id, intent in before.items():
             if order_id not in now:
-                self._due_at.pop((user, order_id), None)
+                self._agenda.cancel(user, order_id)
                 self._ordered[intent.mint] -= 1
                 if not self._ordered[intent.mint]:
                     del self._ordered[intent.mint]
@@ -375,13 +389,4 @@ class Book:
         price, feed = self.prices.get(mint), self.prices.feed
         due_ns = bot.next_deadline_ns(self._accounts[user], mint, self.mandate(user), price, after_ns, feed)
         if due_ns is not None:
-            self._due_by(user, mint, due_ns)
-
-    def _due_by(self, user: str, key: str, due_ns: int) -> None:
-        """Look at it at this time or earlier. A later deadline finds its place when the earlier comes."""
-        if due_ns < self._due_at.get((user, key), _NEVER_NS):
-            self._due_at[user, key] = due_ns
-            heapq.heappush(self._due, (due_ns, user, key))
-            if len(self._due) > 2 * len(self._due_at) + _VOID_MIN:
-                self._due = [(at_ns, *known) for known, at_ns in self._due_at.items()]
-                heapq.heapify(self._due)
+            self._agenda.due_by(user, mint, due_ns)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 from bots import portfolio
 from bots.book import Book
@@ -38,6 +39,14 @@ PRICE_MARGIN_NS = 600 * 1_000_000_000
 
 M = TypeVar("M", Signal, Append)
 
+
+class _Taken(NamedTuple):
+    """A message of SIGNALS that is not acknowledged. user: "" where it settles nothing."""
+
+    message: In
+    user: str
+
+
 _signal: Decoder[Signal] = Decoder(Signal)
 _append: Decoder[Append] = Decoder(Append)
 _wanted: Decoder[BotWanted] = Decoder(BotWanted)
@@ -58,7 +67,7 @@ class Fleet:
         settle_ns: int,
         clock: Callable[[], int] = telemetry.now_ns,
     ) -> None:
-        """settle_ns: how long an event waits for signals of earlier events before exits are decided on it."""
+        """settle_ns: how long what happens waits for what happened before it and is still on its way."""
         self._process = process
         self._bus = process.bus
         self._clock = clock
@@ -70,6 +79,7 @@ class Fleet:
         self._configs = buckets.follow(self._bus, "bots")
         self._events: Follower | None = None
         self._alarms: Follower | None = None
+        self._taken: dict[DurableReader, deque[_Taken]] = {}
         self._running: set[str] = set()
         self._settle_ns = settle_ns
         self._teller = Teller(process.figures, process.log)
@@ -90,6 +100,8 @@ class Fleet:
 
     async def _start(self) -> None:
         """Consumers at their floors, the ledger folded to its end, configurations known, held mints followed."""
+        self.book.drop_signals()
+        self._taken = {reader: deque() for reader in self._readers}
         await asyncio.gather(*(reader.start() for reader in self._readers))
         created = (await self._bus.stream_info("SIGNALS"))["created"]
         self.book.signals_created_at_ns = telemetry.parse_time_ns(created)
@@ -190,14 +202,14 @@ class Fleet:
 
     async def _step(self) -> None:
         self._ready.clear()
-        taken = [(reader, reader.take(TAKE_SIGNALS_MAX)) for reader in self._readers]
-        signals = await self._decode_signals(message for _, messages in taken for message in messages)
+        signals = await self._take_signals()
         await self._know_configs(signals)
         self._hear_events()  # last: unlike signals they do not come again when something above fails
         self._hear_alarms()
         now_ns = self._clock()
         until_ns, next_ns = now_ns - self._settle_ns, self.book.next_at_ns()
-        if not signals and (next_ns is None or next_ns > until_ns) and not any(m for _, m in taken):
+        if not signals and (next_ns is None or next_ns > until_ns) and not self.book.may_act_early:
+            self._acknowledge()
             await self._wait(None if next_ns is None else (next_ns - until_ns) / 1e9)
             return
         started_s = asyncio.get_running_loop().time()
@@ -206,12 +218,29 @@ class Fleet:
             await self._store(group)
         finally:
             self.book.undo(group)  # what was not settled
-        for reader, messages in taken:
-            if messages:
-                reader.acknowledge(messages[-1])
+        self._acknowledge()
         self._process.metrics.stage.labels("bots").observe(asyncio.get_running_loop().time() - started_s)
         self._watching.want(self.book.followed)
         self._teller.tell(group, self.book)
+
+    async def _take_signals(self) -> list[Arrived]:
+        signals: list[Arrived] = []
+        for reader, taken in self._taken.items():
+            for message in reader.take(TAKE_SIGNALS_MAX):
+                arrived = await self._decode_signal(message)
+                taken.append(_Taken(message, "" if arrived is None else arrived.signal.user))
+                if arrived is not None:
+                    signals.append(arrived)
+        return signals
+
+    def _acknowledge(self) -> None:
+        """Those that have their outcome, up to the first of a partition that waits."""
+        for reader, taken in self._taken.items():
+            last = None
+            while taken and (not taken[0].user or self.book.acted(taken[0].user, taken[0].message.sequence)):
+                last = taken.popleft().message
+            if last is not None:
+                reader.acknowledge(last)
 
     async def _wait(self, seconds: float | None) -> None:
         waiting = first_of(self._ready, self._process.stop)
@@ -244,16 +273,13 @@ class Fleet:
             self._dead(message, error)  # analyze, which works on every event, keeps it in DEAD
             return None
 
-    async def _decode_signals(self, messages: Iterable[In]) -> list[Arrived]:
-        signals: list[Arrived] = []
-        for message in messages:
-            try:
-                signal = _own(_signal(message.data), subjects.user_of(message.subject))
-                signals.append(Arrived(signal, message.sequence))
-            except MalformedEvent as error:
-                self._dead(message, error)
-                await bury(self._bus, "SIGNALS", "bots", message, str(error))
-        return signals
+    async def _decode_signal(self, message: In) -> Arrived | None:
+        try:
+            return Arrived(_own(_signal(message.data), subjects.user_of(message.subject)), message.sequence)
+        except MalformedEvent as error:
+            self._dead(message, error)
+            await bury(self._bus, "SIGNALS", "bots", message, str(error))
+            return None
 
     async def _know_configs(self, signals: Sequence[Arrived]) -> None:
         """A signal was matched against a revision of the users' configurations; decide with no older one.

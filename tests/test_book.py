@@ -111,7 +111,7 @@ def state(book: Book) -> Any:
     accounts = {user: msgspec.to_builtins(a) for user, a in book._accounts.items() if a != Account()}
     held = {mint: sorted(users) for mint, users in book._holders.items()}
     prices = {mint: book.prices.get(mint) for mint in ("A", "B", "C", "M")}
-    return accounts, held, prices, set(book.prices._held), set(book._due_at), book.folded
+    return accounts, held, prices, set(book.prices._held), set(book._agenda._due_at), book.folded
 
 
 # A signal and its outcome
@@ -288,10 +288,10 @@ def test_the_heap_of_deadlines_does_not_grow_with_trades() -> None:
     for i in range(3000):
         decide(book, [trade(lamports=SOL + i, at_ns=NOW + i)], [], NOW + i)
         book.configure("u", wanted("u"), i, NOW)
-    assert (len(book._due) <= 6 + 1000, len(book._due_at)) == (True, 2)
+    assert (len(book._agenda._due) <= 6 + 1000, len(book._agenda._due_at)) == (True, 2)
     for i in range(3000):
         book.remember(trade(lamports=2 * SOL + i, at_ns=NOW + 500 + i))
-    assert (len(book._due) <= 6 + 1000, len(book._due_at)) == (True, 2)
+    assert (len(book._agenda._due) <= 6 + 1000, len(book._agenda._due_at)) == (True, 2)
 
 
 def test_the_heap_does_not_grow_with_groups_that_are_undone() -> None:
@@ -301,7 +301,7 @@ def test_the_heap_does_not_grow_with_groups_that_are_undone() -> None:
         book.undo(group)
         group = decide(book, [], [], NOW + 1 + i)
         assert outcomes(group) == [Reason.TAKE_PROFIT]
-    assert len(book._due) <= 2 + 1000
+    assert len(book._agenda._due) <= 2 + 1000
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,7 @@ from schemas.codec import encode
 from schemas.config import BotConfig, TakeProfit
 from schemas.events import Entry, RiskLevel, Strategy
 
-# One, so that signals come in the order of their decisions. Those of several partitions may overtake one another on a
-# loaded machine, and a later one brings landings and exits forward (docs/backtest.md).
-PARTITIONS = 1
+PARTITIONS = 4
 SPEED = 12  # of the market: some five coins and a few hundred trades a second
 RUN_S = 20
 SETTLE_MS = 2_500  # of 5,000 after which an event only informs: room on both sides on a loaded machine

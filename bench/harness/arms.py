@@ -16,7 +16,10 @@ class Action(NamedTuple):
 
 
 class Arm(Protocol):
+    """clients: connections that the feed has to wait for."""
+
     name: str
+    clients: int
 
     async def start(self, feed_url: str) -> None:
         """Ready for the first frame. Raises ChildFailed."""

@@ -58,6 +58,8 @@ class Line(Arm):
     """
 
     name = "mintline"
+    clients = 1
+    counted: type[Fill | Intent] = Fill
 
     def __init__(
         self,
@@ -134,11 +136,7 @@ class Line(Arm):
 
     async def actions(self) -> list[Action]:
         """Every purchase in the ledger, at the time of its batch's acknowledgement."""
-        return [action for action, entry in await self._ledger() if isinstance(entry, Fill)]
-
-    async def orders(self) -> list[Action]:
-        """Every order to buy: decided and durable, not yet landed."""
-        return [action for action, entry in await self._ledger() if isinstance(entry, Intent)]
+        return [action for action, entry in await self._ledger() if isinstance(entry, self.counted)]
 
     async def _ledger(self) -> list[tuple[Action, Fill | Intent]]:
         self._witness.say(ask="acks")
@@ -159,3 +157,10 @@ class Line(Arm):
     async def stop(self) -> None:
         await self._bus.close()
         await self.children.stop()
+
+
+class OrderLine(Line):
+    """Looks at orders instead of fills: decided and durable, and not yet landed."""
+
+    name = "mintline: the order, default waits"
+    counted = Intent

@@ -13,12 +13,18 @@ from types import ModuleType
 
 from rich.console import Console
 
-from figures import latency, throughput
+from figures import cpu, fanout, latency, memory, throughput
 from harness import show
 from harness.children import ChildFailed
 from harness.choice import PEERS, NotInstalled, Wrong
 
-FIGURES: dict[str, ModuleType] = {"latency": latency, "throughput": throughput}
+FIGURES: dict[str, ModuleType] = {
+    "latency": latency,
+    "throughput": throughput,
+    "fanout": fanout,
+    "memory": memory,
+    "cpu": cpu,
+}
 HERE = Path(__file__).parent
 # Figures without a pipeline: scripts with arguments of their own.
 SCRIPTS = tuple(sorted(path.stem for path in HERE.glob("[!_]*.py")))
@@ -40,13 +46,17 @@ def main() -> int:
 def measure(arguments: list[str]) -> int:
     whole = argparse.ArgumentParser(prog="bench", description="Figures of the pipeline, each beside its peers.")
     common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--quick", action="store_true", help="small and short: whether it works, not how fast it is")
     common.add_argument("--json", nargs="?", const="-", metavar="FILE", help="also as JSON, to a file or to stdout")
     named = whole.add_subparsers(dest="name", metavar="NAME")
     for name, figure in FIGURES.items():
-        figure.options(named.add_parser(name, parents=[common], help=figure.SENTENCE))
+        parser = named.add_parser(name, parents=[common], help=figure.SENTENCE)
+        figure.options(parser)
+        if "--quick" in arguments:
+            parser.set_defaults(**figure.QUICK)
     for name in SCRIPTS:
         named.add_parser(name, help="see the script")
-    if not arguments or arguments[0].startswith("--json"):
+    if not arguments or arguments[0] in ("--quick", "--json"):
         wanted = [whole.parse_args([name, *arguments]) for name in FIGURES]
     else:
         wanted = [whole.parse_args(arguments)]

@@ -13,6 +13,8 @@ from harness.show import Spread, percentile, table
 
 SENTENCE = "from the frame's send to the durable fill at 2 tokens/s, 200 users all matching"
 
+QUICK = {"tokens": 6, "runs": 1}
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     choice.options(parser, *choice.ALL, "orders")

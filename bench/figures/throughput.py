@@ -16,6 +16,8 @@ from harness.show import Spread, table
 
 SENTENCE = "durable fills a second, 200 users, feed as fast as it goes; CPU seconds for a million"
 
+QUICK = {"tokens": 20, "runs": 1}
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     choice.options(parser, *choice.ALL, *choice.WITHOUT_FSYNC)

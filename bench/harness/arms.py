@@ -18,7 +18,6 @@ class Action(NamedTuple):
 class Arm(Protocol):
     """clients: connections that the feed has to wait for."""
 
-    name: str
     clients: int
 
     async def start(self, feed_url: str) -> None:
@@ -27,6 +26,9 @@ class Arm(Protocol):
     @property
     def pids(self) -> dict[str, int]:
         """Its processes, the broker's among them."""
+
+    def check(self) -> None:
+        """Raises ChildFailed where a process has ended."""
 
     async def finished(self, count: int, within_s: float) -> None:
         """Wait until so many purchases are done, or no more come."""

@@ -8,13 +8,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from harness.arms import Arm
-from harness.line import Line, OrderLine
+from harness.line import Line, OrderLine, buyers
 from harness.measure import MakeArm
 from harness.peer import Peer
 
 PEERS = ("plain", "faststream", "queues", "sockets")
 ALL = ("mintline", *PEERS)
 WITHOUT_FSYNC = ("plain-nofsync", "faststream-nofsync")
+LABELS = {
+    "orders": "mintline: the order, default waits",
+    "plain-nofsync": "plain, no fsync",
+    "faststream-nofsync": "faststream, no fsync",
+}
 NAMES = (*ALL, "orders", *WITHOUT_FSYNC)
 NOTES = (
     "mintline: up to the acknowledgement of the fill, which follows the fsync; four processes, without observer and",
@@ -33,15 +38,15 @@ class NotInstalled(RuntimeError):
     """A peer that is not here; the text says how it comes."""
 
 
-def options(parser: argparse.ArgumentParser, *default: str) -> None:
-    parser.add_argument("--users", type=int, default=200)
+def options(parser: argparse.ArgumentParser, *default: str, users: int = 200) -> None:
+    parser.add_argument("--users", type=int, default=users)
     parser.add_argument("--runs", type=int, default=3, help="of each arm, in turn")
     parser.add_argument("--arms", default=",".join(default), help=f"of {', '.join(NAMES)}; default: %(default)s")
 
 
 def chosen(text: str, users: int) -> dict[str, MakeArm]:
-    """Raises Wrong and NotInstalled."""
-    return {name: _arm(name, users) for name in text.split(",")}
+    """Arms by what they are called in tables. Raises Wrong and NotInstalled."""
+    return {LABELS.get(name, name): _arm(name, users) for name in text.split(",")}
 
 
 def _arm(name: str, users: int) -> MakeArm:
@@ -58,11 +63,11 @@ def _arm(name: str, users: int) -> MakeArm:
 
 
 def _line(directory: Path, users: int) -> Arm:
-    return Line(directory, users)
+    return Line(directory, buyers(users))
 
 
 def _orders(directory: Path, users: int) -> Arm:
-    return OrderLine(directory, users, waits=None)
+    return OrderLine(directory, buyers(users), waits=None)
 
 
 def _peer(directory: Path, kind: str, users: int, fsync: bool) -> Arm:

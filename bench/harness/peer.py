@@ -14,12 +14,14 @@ STAGES = ("analyze", "dispatch", "bots", "ingest")
 
 
 class Peer(Arm):
-    """kind: a module of `peers`. fsync: of its nats-server, which has the project's configuration otherwise."""
+    """kind: a module of `peers`. fsync: of its nats-server, which has the project's configuration otherwise.
 
-    def __init__(self, directory: Path, kind: str, users: int, *, fsync: bool = True) -> None:
-        self.name = kind if fsync else f"{kind}, no fsync"
+    trades: whether each of `sockets` listens to trades, too.
+    """
+
+    def __init__(self, directory: Path, kind: str, users: int, *, fsync: bool = True, trades: bool = False) -> None:
         self.children = Children(directory)
-        self._kind, self._users, self._fsync = kind, users, fsync
+        self._kind, self._users, self._fsync, self._trades = kind, users, fsync, trades
         self.clients = users if kind == "sockets" else 1
         self._acting: list[tuple[Child, int]] = []  # and of how many users
 
@@ -29,9 +31,9 @@ class Peer(Arm):
             bounds = [self._users * number // cores for number in range(cores + 1)]
             for number, first in enumerate(bounds[:-1]):
                 count = bounds[number + 1] - first
-                await self._stage(f"users{number}", count, "-", feed_url, str(first), str(count))
+                await self._stage(f"users{number}", count, feed_url, str(first), str(count), str(self._trades))
         elif self._kind == "queues":
-            await self._stage("all", self._users, "-", feed_url, str(self._users))
+            await self._stage("all", self._users, feed_url, str(self._users))
         else:
             url = await self.children.broker(fsync=self._fsync)
             await plain.declare(url)
@@ -39,7 +41,8 @@ class Peer(Arm):
                 await self._stage(stage, self._users, url, feed_url, str(self._users))
 
     async def _stage(self, stage: str, users: int, *arguments: str) -> None:
-        child = await self.children.python(stage, self._kind, stage, *arguments)
+        named = (stage,) if self._kind in JETSTREAM else ()
+        child = await self.children.python(stage, self._kind, *named, *arguments)
         await child.hear()
         if self._kind not in JETSTREAM or stage == "bots":
             self._acting.append((child, users))
@@ -47,6 +50,9 @@ class Peer(Arm):
     @property
     def pids(self) -> dict[str, int]:
         return self.children.pids
+
+    def check(self) -> None:
+        self.children.check()
 
     async def finished(self, count: int, within_s: float) -> None:
         for child, users in self._acting:

@@ -13,7 +13,7 @@ from schemas.events import Decision, Signal, TokenCreated
 QUEUE_MAX = 1_000
 
 
-async def main(stage: str, url: str, feed_url: str, count: str) -> None:
+async def main(feed_url: str, count: str) -> None:
     events: asyncio.Queue[TokenCreated] = asyncio.Queue(QUEUE_MAX)
     decisions: asyncio.Queue[Decision] = asyncio.Queue(QUEUE_MAX)
     own: dict[str, asyncio.Queue[Signal]] = {user: asyncio.Queue(QUEUE_MAX) for user in users(int(count))}

@@ -6,15 +6,15 @@ from __future__ import annotations
 import asyncio
 
 from analyze.analysis import Analysis
-from peers.work import Acts, creations
+from peers.work import Acts, events
 
 
-async def main(stage: str, url: str, feed_url: str, first: str, count: str) -> None:
+async def main(feed_url: str, first: str, count: str, trades: str) -> None:
     acts = Acts()
 
     async def user(name: str) -> None:
         analysis = Analysis()
-        async for event in creations(feed_url):
+        async for event in events(feed_url, trades=trades == "True"):
             for decision in analysis.feed(event):
                 acts.act(decision.mint, name)
 

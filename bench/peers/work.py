@@ -10,24 +10,31 @@ from collections.abc import AsyncIterator
 from websockets.asyncio.client import connect
 
 from harness.lines import lines, tell
-from ingest.venues.pumpportal import parse
-from schemas.events import TokenCreated
-
-SUBSCRIBE = '{"method":"subscribeNewToken"}'
+from ingest.venues.pumpportal import Notice, VenueError, parse
+from schemas.events import TokenCreated, TokenEvent
 
 
 def users(count: int) -> list[str]:
     return [f"user{number}" for number in range(count)]
 
 
-async def creations(feed_url: str) -> AsyncIterator[TokenCreated]:
-    """What is launched, from a socket of our own."""
-    async with connect(feed_url, compression=None, max_queue=1024) as socket:
-        await socket.send(SUBSCRIBE)
+async def events(feed_url: str, *, trades: bool = False) -> AsyncIterator[TokenEvent]:
+    """What happens, from a socket of our own; trades: also those of every coin launched since."""
+    async with connect(f"{feed_url}?api-key=bench", compression=None, max_queue=1024) as socket:
+        await socket.send('{"method":"subscribeNewToken"}')
         async for frame in socket:
             event = parse(frame, time.time_ns())
-            if isinstance(event, TokenCreated):
-                yield event
+            if isinstance(event, Notice | VenueError):
+                continue
+            if trades and isinstance(event, TokenCreated):
+                await socket.send(f'{{"method":"subscribeTokenTrade","keys":["{event.mint}"]}}')
+            yield event
+
+
+async def creations(feed_url: str) -> AsyncIterator[TokenCreated]:
+    async for event in events(feed_url):
+        if isinstance(event, TokenCreated):
+            yield event
 
 
 class Acts:

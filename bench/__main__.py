@@ -13,7 +13,7 @@ from types import ModuleType
 
 from rich.console import Console
 
-from figures import cpu, fanout, latency, memory, throughput
+from figures import cpu, fanout, latency, memory, profile, throughput
 from harness import show
 from harness.children import ChildFailed
 from harness.choice import PEERS, NotInstalled, Wrong
@@ -24,6 +24,7 @@ FIGURES: dict[str, ModuleType] = {
     "fanout": fanout,
     "memory": memory,
     "cpu": cpu,
+    "profile": profile,
 }
 HERE = Path(__file__).parent
 # Figures without a pipeline: scripts with arguments of their own.

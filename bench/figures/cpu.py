@@ -47,8 +47,8 @@ async def run(given: argparse.Namespace, console: Console) -> dict[str, Any]:
              Spread.of(each["trades_per_s"] for each in many).text())
             for name, many in found.items()
         ],
-        "mintline: all six processes and the broker, demo users, default waits. sockets: a socket and an analysis a user,",
-        "in a process a core. The feed's own process is in neither.",
+        "mintline: all six processes and the broker, demo users, default waits. sockets: a socket and an analysis a",
+        "user, in a process a core. The feed's own process is in neither.",
     )  # fmt: skip
     return {"seconds": given.seconds, "before_s": given.before, "arms": found}
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from harness import choice
-from harness.measure import Run, in_turn
+from harness.measure import Run, in_turn, short
 from harness.show import Spread, percentile, table
 
 SENTENCE = "from the frame's send to the durable fill at 2 tokens/s, 200 users all matching"
@@ -37,16 +37,16 @@ async def run(given: argparse.Namespace, console: Console) -> dict[str, Any]:
              f"{sum(each['missing'] for each in many):.0f}")
             for name, many in found.items()
         ],
-        *choice.NOTES,
+        *choice.NOTES, *short(runs),
     )  # fmt: skip
     return {"users": given.users, "tokens": given.tokens, "per_s": given.per_s, "arms": found}
 
 
-def _figures(done: Run) -> dict[str, float]:
+def _figures(done: Run) -> dict[str, Any]:
     """noted: by the time that the stream notes for the message, ahead of the fsync."""
     values = done.latencies_ms()
     noted = [(action.noted_at_ns - done.sent[action.mint]) / 1e6 for action in done.actions]
     return {
         "p50_ms": percentile(values, 0.50), "p99_ms": percentile(values, 0.99), "highest_ms": max(values),
-        "noted_p50_ms": percentile(noted, 0.50), "missing": done.missing,
+        "noted_p50_ms": percentile(noted, 0.50), **done.shortfall,
     }  # fmt: skip

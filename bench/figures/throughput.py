@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from harness import choice
-from harness.measure import Run, in_turn
+from harness.measure import Run, in_turn, short
 from harness.show import Spread, table
 
 SENTENCE = "durable fills a second, 200 users, feed as fast as it goes; CPU seconds for a million"
@@ -38,7 +38,7 @@ async def run(given: argparse.Namespace, console: Console) -> dict[str, Any]:
              _split([each["cpu_s_per_million"] for each in many]), f"{sum(each['missing'] for each in many):.0f}")
             for name, many in found.items()
         ],
-        *choice.NOTES,
+        *choice.NOTES, *short(runs),
         "CPU of all processes of an arm and its broker, without the feed's; samples every 0.1 s around the run.",
     )  # fmt: skip
     return {"users": given.users, "tokens": given.tokens, "arms": found}
@@ -47,7 +47,7 @@ async def run(given: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _figures(done: Run) -> dict[str, Any]:
     count = len(done.actions)
     return {
-        "count": count, "seconds": done.seconds, "per_s": count / done.seconds, "missing": done.missing,
+        "count": count, "seconds": done.seconds, "per_s": count / done.seconds, **done.shortfall,
         "cpu_s_per_million": {name: cost * 1e6 / count for name, cost in done.cpu.items()},
     }  # fmt: skip
 

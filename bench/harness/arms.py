@@ -35,4 +35,8 @@ class Arm(Protocol):
 
     async def actions(self) -> list[Action]: ...
 
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """What became of the signals, by kind, as of the last `actions`: why purchases are missing, if any are."""
+
     async def stop(self) -> None: ...

@@ -61,8 +61,15 @@ class Child:
         return self._log.read_text(errors="replace")[-1500:].strip() or "it logged nothing"
 
     async def stop(self) -> None:
+        await self._end(signal.SIGTERM)
+
+    async def interrupt(self) -> None:
+        """As Ctrl-C does."""
+        await self._end(signal.SIGINT)
+
+    async def _end(self, number: int) -> None:
         if self.alive:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(number)
             try:
                 await asyncio.wait_for(self._process.wait(), STOP_S_MAX)
             except TimeoutError:

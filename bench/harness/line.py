@@ -92,7 +92,7 @@ class Line(Arm):
         self._common = Common()
         self._bus = Bus(lambda event, **fields: None)
         self._witness: Child | None = None
-        self.entries: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter()
 
     async def start(self, feed_url: str) -> None:
         children = self.children
@@ -151,21 +151,26 @@ class Line(Arm):
         """Every purchase in the ledger, at the time of its batch's acknowledgement."""
         return [action for action, entry in await self._ledger() if isinstance(entry, self.counted)]
 
+    @property
+    def outcomes(self) -> dict[str, int]:
+        return dict(self._outcomes)
+
     async def _ledger(self) -> list[tuple[Action, Fill | Intent]]:
         assert self._witness is not None
         self._witness.say(ask="acks")
         acks = (await self._witness.hear())["acks"]
         acked = {sequence: at_ns for first, last, at_ns in acks for sequence in range(first, last + 1)}
         found = []
-        self.entries.clear()
+        self._outcomes.clear()
         for message in await read(self._bus, "FILLS", ">", after_sequence=0):
             user = subjects.user_of(message.subject)
             for entry in _append(message.data).entries:
-                self.entries[f"refused: {entry.reason}" if isinstance(entry, Refusal) else type(entry).__name__] += 1
+                kind = f"refused: {entry.reason}" if isinstance(entry, Refusal) else type(entry).__name__
+                self._outcomes[kind] += 1
                 if not isinstance(entry, Refusal) and entry.side is Side.BUY:
                     at_ns = acked.get(message.sequence)
                     found.append((Action(entry.mint, user, at_ns or message.at_ns, message.at_ns), entry))
-                    self.entries["not witnessed"] += at_ns is None
+                    self._outcomes["not witnessed"] += at_ns is None
         return found
 
     async def stop(self) -> None:

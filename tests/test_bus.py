@@ -13,7 +13,7 @@ from runtime.declare import declare, differences
 from runtime.readers import DurableReader, Follower, Interrupted, message_after, read
 from runtime.testing import Broker, eventually
 from runtime.testing import bus as open_bus
-from runtime.wire import Out, parse_delivery
+from runtime.wire import Out, Reply, parse_delivery
 from schemas import subjects
 
 
@@ -256,6 +256,17 @@ async def test_a_request_in_flight_fails_when_the_connection_goes(broker: Broker
     await eventually(lambda: bus.connected, "the connection to be back")
 
 
+async def test_a_cancellation_at_the_moment_of_the_answer_is_not_swallowed(bus: Bus) -> None:
+    asked = asyncio.create_task(bus.api("INFO"))
+    await asyncio.sleep(0)
+    (settle,) = bus._waiting.values()
+    settle(Reply(b"", b"{}"))
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert bus._waiting == {}
+
+
 async def test_a_dead_read_loop_is_noticed_and_cured(bus: Bus) -> None:
     dead = bus._client._reading_task
     dead.cancel()
@@ -282,12 +293,12 @@ async def test_a_consumer_that_does_not_exist_is_an_error_of_ours(bus: Bus) -> N
 
 
 def test_both_forms_of_an_acknowledgement_subject_are_read() -> None:
-    short = parse_delivery("$JS.ACK.S.c.1.22.3.1700000000000000000.4")
-    long = parse_delivery("$JS.ACK.dom.acc.S.c.1.22.3.1700000000000000000.4.tok")
+    short = parse_delivery(b"$JS.ACK.S.c.1.22.3.1700000000000000000.4")
+    long = parse_delivery(b"$JS.ACK.dom.acc.S.c.1.22.3.1700000000000000000.4.tok")
     assert short == long
     assert short is not None
     assert (short.sequence, short.number, short.pending) == (22, 3, 4)
-    assert parse_delivery("_INBOX.1") is None
+    assert parse_delivery(b"_INBOX.1") is None
 
 
 async def test_a_bus_that_was_never_opened_can_be_closed() -> None:

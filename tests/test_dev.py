@@ -149,6 +149,17 @@ def test_tests_bring_their_own_requirements(checkout: Checkout) -> None:
     assert checkout.log == made
 
 
+def test_what_the_bench_needs_includes_what_tests_need(checkout: Checkout) -> None:
+    checkout.python()
+    (checkout.root / "requirements" / "bench.txt").touch()
+    for recipe in ("test", "bench", "test", "demo", "bench"):
+        assert checkout.dev(recipe).returncode == 0
+    assert [line.rpartition(" ")[2] for line in checkout.log if "--requirement" in line] == [
+        "requirements/test.txt",
+        "requirements/bench.txt",
+    ]
+
+
 def test_newer_requirements_are_installed_again(checkout: Checkout) -> None:
     checkout.python()
     checkout.dev("demo")

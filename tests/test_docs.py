@@ -66,7 +66,7 @@ def test_the_readme_is_short_and_its_commands_exist() -> None:
 
 
 def test_requirements_are_hashed_and_name_no_registry() -> None:
-    for name in ("run.txt", "test.txt"):
+    for name in ("run.txt", "test.txt", "bench.txt"):
         text = (ROOT / "requirements" / name).read_text()
         assert "://" not in text
         assert "--index" not in text
@@ -74,11 +74,11 @@ def test_requirements_are_hashed_and_name_no_registry() -> None:
             assert "--hash=sha256:" in block, f"requirements/{name}: {block.splitlines()[0]} has no hash"
 
 
-def test_what_runs_and_what_is_tested_are_the_same_versions() -> None:
+def test_what_runs_and_what_is_tested_and_measured_are_the_same_versions() -> None:
     def pins(name: str) -> dict[str, str]:
         text = (ROOT / "requirements" / name).read_text()
         return dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)", text, re.MULTILINE))
 
-    tested = pins("test.txt")
+    tested, measured = pins("test.txt"), pins("bench.txt")
     for package, version in pins("run.txt").items():
-        assert tested[package] == version
+        assert tested[package] == measured[package] == version

@@ -17,7 +17,7 @@ FILE_LINES_MAX, FUNCTION_LINES_MAX = 400, 60
 
 # A library and the modules that may import it.
 HOMES = {
-    "nats": {"runtime/bus.py"},
+    "nats": {"runtime/bus.py", "runtime/hotpath.py"},
     "aiohttp": {"runtime/web.py"},
     "websockets": {"ingest/feed.py", "ingest/simulator.py"},
     "psutil": {"observer/host.py"},

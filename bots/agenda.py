@@ -47,7 +47,7 @@ class Agenda:
         self._due_at: dict[tuple[str, str], int] = {}
 
     @property
-    def events(self) -> int:
+    def waiting_events(self) -> int:
         return len(self._events)
 
     def next_ns(self) -> int:
@@ -118,6 +118,7 @@ class Agenda:
 
     @property
     def may_act_early(self) -> bool:
+        """Whether a signal waits whose time has been heard of since it came."""
         return bool(self._ahead) and self._ahead[0].signal.decided_at_ns <= self._heard_ns
 
     def heard_of(self, until_ns: int) -> list[Arrived]:

@@ -49,7 +49,7 @@ class Teller:
                     figures.add("refused_total", reason=entry.reason)
         figures.put("pending_orders", book.pending_orders)
         figures.put("open_positions", book.open_positions)
-        figures.put("late_total", book.late)
+        figures.put("late_total", book.agenda.late)
         figures.put("mints_followed", len(list(book.held)))
         figures.put("accounts", book.users)
         self._log_fills(fills)

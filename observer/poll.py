@@ -21,7 +21,7 @@ from runtime.settings import Seconds
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.config import KILL_SWITCH_KEY, BotWanted
 from schemas.events import Append, ProcessStatus
-from schemas.subjects import STREAMS
+from schemas.subjects import STREAMS, about_user
 
 WATCHED_STREAMS = tuple(stream.name for stream in STREAMS if not stream.bucket)
 FOLD_MESSAGES_MAX = 500  # between two looks at anything else; a ledger of years is read at every start
@@ -109,6 +109,8 @@ class Poll:
     def _fold_ledger(self, ledger: Follower) -> int:
         messages = ledger.take(FOLD_MESSAGES_MAX)
         for message in messages:
+            if not about_user(message.subject):
+                continue
             try:
                 self._tally.append(self._append(message.data), message.sequence)
             except MalformedEvent:

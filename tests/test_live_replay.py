@@ -129,6 +129,8 @@ async def ledgers(bus: Bus) -> dict[str, list[dict[str, Any]]]:
     """Each user's entries, in order."""
     found: dict[str, list[dict[str, Any]]] = {}
     for message in await read(bus, "FILLS", ">", after_sequence=0):
+        if not subjects.about_user(message.subject):
+            continue
         line = json.loads(message.data)
         found.setdefault(line["user"], []).extend(line["entries"])
     return found

@@ -278,7 +278,8 @@ class Fleet:
             await waiting
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(waiting, min(max(seconds, 0.001), 60.0))
+            async with asyncio.timeout(min(max(seconds, 0.001), 60.0)):
+                await waiting
 
     def _hear_events(self) -> None:
         assert self._events is not None

@@ -1,7 +1,8 @@
 """The partitions that this process works on: claimed by a record in the ledger, and given up when the members change.
 
-Taking over is, in this order: be a member, append an ownership record to each partition of one's share, fold those
-partitions' lines to their end, reset their consumers to the acknowledged floor. Each batch of the ledger expects our
+Taking over is, in this order: be a member, wait until the former owner has let go or is gone, append an ownership
+record to each partition of one's share, fold those partitions' lines to their end, reset their consumers to the
+acknowledged floor. Each batch of the ledger expects our
 records to be the newest, in every partition that it writes to; so whoever was overtaken, without knowing, is refused
 by the broker and starts over. All are claimed again at each start: a batch of ours whose answer was lost then either
 stands before the claim, and is folded, or is refused.
@@ -59,6 +60,7 @@ class Owning:
         for lost in self.readers.keys() - mine:
             del self.folded[lost]
             await self.readers.pop(lost).close()
+        await self.members.works_on(mine)
         await self._record(sorted(mine))
         for gained in sorted(mine - self.readers.keys()):
             self.readers[gained] = DurableReader(self._bus, subjects.partition_consumer(gained), self._ready)

@@ -101,7 +101,8 @@ class Poll:
                 if ledger.caught_up and bots.caught_up and tokens.caught_up:
                     self.folded.set()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ready.wait(), IDLE_S)
+                    async with asyncio.timeout(IDLE_S):
+                        await ready.wait()
         finally:
             for follower in (ledger, bots, tokens):
                 await follower.close()

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from secrets import token_hex
 from typing import Final
+
+import msgspec
 
 from runtime import buckets, readers
 from runtime.bus import Unavailable
 from runtime.process import Process
 from schemas.codec import Decoder, MalformedEvent, encode
-from schemas.ownership import Member, share
+from schemas.ownership import Member, free_share
 
 TTL_S: Final = 3
 ANNOUNCE_S: Final = 0.5
@@ -55,8 +58,8 @@ class Members:
         self._arrived = asyncio.Event()
 
     def share(self, parts: int) -> frozenset[int]:
-        """The parts that fall to this process now; none while the others take it for dead."""
-        return share(self.me.instance, (member.instance for member in self._living.values()), parts)
+        """The parts that this process may work on now; none while the others take it for dead."""
+        return free_share(self.me, self._living.values(), parts)
 
     @property
     def others(self) -> int:
@@ -83,6 +86,13 @@ class Members:
         await self._see(revision)
         if self.others < others:  # after a failure of the broker those who live have yet to say so
             await self._process.pause(2 * ANNOUNCE_S)
+
+    async def works_on(self, parts: Iterable[int]) -> None:
+        """Tell the others. What is new is told before it is begun, what is given up after it has ended."""
+        wanted = tuple(sorted(parts))
+        if wanted != self.me.parts:
+            self.me = msgspec.structs.replace(self.me, parts=wanted)
+            await self._put()
 
     async def leave(self) -> None:
         """Hand everything over now instead of after TTL_S."""
@@ -115,7 +125,7 @@ class Members:
             self._living.pop(change.key, None)
         else:
             self._living[change.key] = member
-        if (before is None) != (member is None):
+        if before != member:
             self._changed.set()
         me = self.me
         later = member is not None and (member.started_at_ns, member.life) > (me.started_at_ns, me.life)

@@ -17,14 +17,13 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
 from runtime.bus import NOT_FOUND, Bus, BusError, Unavailable
 from runtime.hotpath import Inbox
 from runtime.telemetry import parse_time_ns
-from runtime.wire import In, message_frame, parse_delivery, parse_headers
+from runtime.wire import In, message_frame, parse_delivery, parse_headers, start_policy
 from schemas.subjects import Consumer
 
 PULL_MESSAGES = 500
@@ -141,7 +140,8 @@ class DurableReader:
         self.ready = ready or asyncio.Event()
         self._bus = bus
         self._pull: _Pull | None = None
-        self._acked = 0
+        self._acked = self._acked_at_ns = 0
+        self._unacked: deque[tuple[int, int]] = deque()  # of each `take`: its last sequence, its first message's at_ns
         bus.attach(self)
 
     async def start(self) -> int:
@@ -154,7 +154,8 @@ class DurableReader:
             await self._pull.close()
         await self._bus.consumer_info(self.consumer.stream, self.consumer.name)  # a reset of nothing gets no answer
         reset = await self._bus.api(f"CONSUMER.RESET.{self.consumer.stream}.{self.consumer.name}")
-        self._acked = int(reset["reset_seq"]) - 1
+        self._acked, self._acked_at_ns = int(reset["reset_seq"]) - 1, 0
+        self._unacked.clear()
         self._pull = _Pull(self._bus, self.consumer.stream, self.consumer.name, self.ready)
         await self._pull.open()
         return self._acked
@@ -166,6 +167,7 @@ class DurableReader:
             raise Interrupted(pull.broken if pull else "not started")
         taken = _pop(pull.buffer, messages_max)
         if taken:
+            self._unacked.append((taken[-1].sequence, taken[0].at_ns))
             pull.taken()
         return taken
 
@@ -175,8 +177,19 @@ class DurableReader:
         pull = self._pull
         if message.sequence > self._acked and pull is not None and not pull.broken:
             self._acked = pull.acked = message.sequence
+            self._acked_at_ns = message.at_ns
+            while self._unacked and self._unacked[0][0] <= message.sequence:
+                self._unacked.popleft()
             with contextlib.suppress(Unavailable):
                 self._bus.write(message_frame(message.reply, "", b"", b"+ACK"))
+
+    @property
+    def oldest_at_ns(self) -> int | None:
+        """When the oldest message that came and is not acknowledged was stored, or None. It may be somewhat younger
+        than this: the last acknowledged one is the bound within a `take`. Kept while interrupted, until `start`."""
+        if self._unacked:
+            return max(self._unacked[0][1], self._acked_at_ns)
+        return self._pull.buffer[0].at_ns if self._pull is not None and self._pull.buffer else None
 
     @property
     def buffered(self) -> int:
@@ -218,7 +231,7 @@ class Follower:
         self._bus = bus
         self._stream = stream
         self._subject = subject
-        self._start = _start_policy(after_sequence, since_ns, last_per_subject, only_new)
+        self._start = start_policy(after_sequence, since_ns, last_per_subject, only_new)
         self.ready = ready or asyncio.Event()
         self._pull: _Pull | None = None
         self._consumer = ""
@@ -258,7 +271,8 @@ class Follower:
             if taken or self.caught_up:
                 return taken
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ready.wait(), RETRY_S)
+                async with asyncio.timeout(RETRY_S):
+                    await self.ready.wait()
 
     async def more(self) -> list[In]:
         """At least one message, however long it takes to come."""
@@ -268,7 +282,8 @@ class Follower:
             if taken:
                 return taken
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ready.wait(), IDLE_S)
+                async with asyncio.timeout(IDLE_S):
+                    await self.ready.wait()
 
     def interrupt(self, why: str) -> None:
         if self._pull is not None:
@@ -309,7 +324,7 @@ class Follower:
         """Make a consumer behind the last message handed out (what was buffered and not taken comes again)."""
         if self._pull is not None:
             await self._pull.close()
-        start = self._start if self.sequence == 0 else _start_policy(self.sequence, None, False, False)
+        start = self._start if self.sequence == 0 else start_policy(self.sequence, None, False, False)
         self._consumer = f"f-{token_hex(8)}"
         config = {
             "name": self._consumer,
@@ -323,7 +338,7 @@ class Follower:
             f"CONSUMER.CREATE.{self._stream}.{self._consumer}", {"stream_name": self._stream, "config": config}
         )
         if start == {"deliver_policy": "new"}:  # next time it would begin later: keep the place
-            self._start = _start_policy(int(info["delivered"]["stream_seq"]), None, False, False)
+            self._start = start_policy(int(info["delivered"]["stream_seq"]), None, False, False)
         pull = _Pull(self._bus, self._stream, self._consumer, self.ready)
         self._behind = int(info["num_pending"])
         self._pull = pull
@@ -372,22 +387,6 @@ def _stored(message: dict[str, Any]) -> In:
 
 def _filter(subject: str | Sequence[str]) -> dict[str, Any]:
     return {"filter_subject": subject} if isinstance(subject, str) else {"filter_subjects": list(subject)}
-
-
-def _start_policy(
-    after_sequence: int | None, since_ns: int | None, last_per_subject: bool, only_new: bool
-) -> dict[str, Any]:
-    if since_ns is not None:
-        seconds, rest = divmod(max(since_ns, 0), 1_000_000_000)
-        text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{rest:09d}Z"
-        return {"deliver_policy": "by_start_time", "opt_start_time": text}
-    if last_per_subject:
-        return {"deliver_policy": "last_per_subject"}
-    if only_new:
-        return {"deliver_policy": "new"}
-    if after_sequence:
-        return {"deliver_policy": "by_start_sequence", "opt_start_seq": after_sequence + 1}
-    return {"deliver_policy": "all"}
 
 
 def _pop(buffer: deque[In], messages_max: int) -> list[In]:

@@ -6,7 +6,8 @@ Source: ADR-50 (atomic batches), ADR-15 (ack subjects); checked against nats-ser
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -139,6 +140,23 @@ def parse_delivery(reply: bytes) -> Delivery | None:
     if len(parts) >= 11:
         return Delivery._make(map(int, parts[6:11]))
     return None
+
+
+def start_policy(
+    after_sequence: int | None, since_ns: int | None, last_per_subject: bool, only_new: bool
+) -> dict[str, Any]:
+    """Where a consumer begins, as in runtime/readers.py's Follower, in the fields of its configuration."""
+    if since_ns is not None:
+        seconds, rest = divmod(max(since_ns, 0), 1_000_000_000)
+        text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{rest:09d}Z"
+        return {"deliver_policy": "by_start_time", "opt_start_time": text}
+    if last_per_subject:
+        return {"deliver_policy": "last_per_subject"}
+    if only_new:
+        return {"deliver_policy": "new"}
+    if after_sequence:
+        return {"deliver_policy": "by_start_sequence", "opt_start_seq": after_sequence + 1}
+    return {"deliver_policy": "all"}
 
 
 def status_of(header_block: bytes) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -29,6 +29,7 @@ TAKE_MESSAGES_MAX = 500
 PAYLOAD_BYTES_MAX = 90 * 1024  # of a dead letter; the streams take messages of 128 KiB, and base64 adds a third
 GROUP_OUTPUTS_MAX = 4 * wire.BATCH_MESSAGES_MAX
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
+LAG_INTERVAL_S = 0.5
 
 # Outputs are stored after the message that they come from, by the same server; its clock may have been set meanwhile.
 CLOCK_MARGIN_NS = 10 * 1_000_000_000
@@ -40,6 +41,7 @@ FIGURES = {
     "outputs_known_total": "Outputs left out because the stream held them already",
     "dead_letters_total": "Messages that could not be processed, by reason's kind",
     "interruptions_total": "Times that the stage started again, by kind",
+    "consumer_lag_seconds": "Age of the oldest message that came and is not settled yet; 0 when there is none",
 }
 
 
@@ -117,8 +119,19 @@ class Worker:
         self._output_last = 0
 
     async def run(self) -> None:
-        await keep_on(self._process, self._start, self._step)
+        telling = self._process.spawn(self._tell_lag(), "consumer-lag")
+        try:
+            await keep_on(self._process, self._start, self._step)
+        finally:
+            telling.cancel()
         await self._reader.close()
+
+    async def _tell_lag(self) -> None:
+        """Beside the steps: a step that waits for the broker is when the figure matters."""
+        while True:
+            lag = lag_s([self._reader], telemetry.now_ns())
+            self._process.figures.put("consumer_lag_seconds", lag)
+            await asyncio.sleep(LAG_INTERVAL_S)
 
     async def _start(self) -> None:
         """Raises Overtaken, and what the bus and the reader raise."""
@@ -203,6 +216,12 @@ class Worker:
         )  # fmt: skip
         consumer = self._reader.consumer
         await bury(self._bus, consumer.stream, consumer.name, message, f"{kind}: {error}")
+
+
+def lag_s(readers: Iterable[DurableReader], now_ns: int) -> int:
+    """Whole seconds since the oldest message that these hold unacknowledged was stored; 0 when they hold none."""
+    oldest = min((reader.oldest_at_ns for reader in readers if reader.oldest_at_ns is not None), default=now_ns)
+    return max(0, now_ns - oldest) // 1_000_000_000
 
 
 def _id_of(message: In) -> str:

@@ -24,13 +24,15 @@ class Member(Struct, frozen=True, kw_only=True, tag_field="type", tag="member"):
     """A living process, in the bucket `members` under `<role>.<instance>`. It is written again and again, and ends by
     itself when it is not.
 
-    life: tells lives of the same instance apart.
+    life: tells lives of the same instance apart. parts: those that it works on; who is to have one of them next waits
+        until it has let go.
     """
 
     role: str
     instance: str
     life: str
     started_at_ns: int
+    parts: tuple[int, ...] = ()
 
 
 class Owner(Struct, frozen=True, kw_only=True, tag_field="type", tag="owner"):
@@ -40,6 +42,13 @@ class Owner(Struct, frozen=True, kw_only=True, tag_field="type", tag="owner"):
     instance: str
     life: str
     at_ns: int
+
+
+def free_share(me: Member, living: Iterable[Member], parts: int) -> frozenset[int]:
+    """The parts that `me` may work on now: of its share those that it has, and those that nobody else has."""
+    living = list(living)
+    held = {part for member in living if member.instance != me.instance for part in member.parts}
+    return share(me.instance, (member.instance for member in living), parts) - (held - set(me.parts))
 
 
 def share(instance: str, instances: Iterable[str], parts: int) -> frozenset[int]:

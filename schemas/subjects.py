@@ -137,7 +137,10 @@ DISPATCH = Consumer(stream="DECISIONS", name="dispatch", subject="decisions.>", 
 
 
 def partition_consumer(partition: int) -> Consumer:
-    return Consumer(stream="SIGNALS", name=f"p{partition}", subject=f"signals.{partition}.*", unacked_max=1000)
+    # The short wait bounds how long a signal is out of reach that was given to an owner who was about to lose it.
+    return Consumer(
+        stream="SIGNALS", name=f"p{partition}", subject=f"signals.{partition}.*", unacked_max=1000, ack_wait_s=5
+    )
 
 
 def consumers(partitions: int) -> tuple[Consumer, ...]:

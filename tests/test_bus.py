@@ -13,7 +13,7 @@ from runtime.declare import declare, differences
 from runtime.readers import DurableReader, Follower, Interrupted, message_after, read
 from runtime.testing import Broker, eventually
 from runtime.testing import bus as open_bus
-from runtime.wire import Out, Reply, parse_delivery
+from runtime.wire import In, Out, Reply, parse_delivery
 from schemas import subjects
 
 
@@ -104,6 +104,42 @@ async def test_a_durable_reader_goes_on_from_what_was_acknowledged(bus: Bus) -> 
     assert await reader.start() == 2
     assert await take(reader, 1) == [b"c"]
     await reader.close()
+
+
+async def test_a_reader_knows_how_old_its_oldest_unacknowledged_message_is(bus: Bus) -> None:
+    for name in "abcd":
+        await bus.append(outs(name))
+    at_ns = [message.at_ns for message in await read(bus, "DECISIONS", after_sequence=0)]
+    reader = DurableReader(bus, subjects.DISPATCH)
+    assert reader.oldest_at_ns is None
+    await reader.start()
+    await eventually(lambda: reader.buffered == 4, "four messages")
+    assert reader.oldest_at_ns == at_ns[0]
+    _, second, third = reader.take(3)
+    fourth = reader.take(1)[0]
+    assert reader.oldest_at_ns == at_ns[0]
+    reader.acknowledge(second)
+    assert at_ns[1] <= (reader.oldest_at_ns or 0) <= at_ns[2]
+    reader.acknowledge(third)
+    assert reader.oldest_at_ns == at_ns[3] == fourth.at_ns
+    reader.interrupt("a test")
+    assert reader.oldest_at_ns == at_ns[3], "an interruption makes nothing younger"
+    await reader.start()
+    last = (await _next(reader))[-1]
+    assert reader.oldest_at_ns is not None
+    reader.acknowledge(last)
+    assert reader.oldest_at_ns is None
+    await reader.close()
+
+
+async def _next(reader: DurableReader) -> list[In]:
+    """Whatever comes up to the fourth message."""
+    await eventually(lambda: reader.buffered > 0, "a message")
+    found = reader.take(10)
+    while found[-1].sequence < 4:
+        await eventually(lambda: reader.buffered > 0, "another message")
+        found += reader.take(10)
+    return found
 
 
 async def test_a_reader_keeps_reading_past_many_pulls(bus: Bus) -> None:

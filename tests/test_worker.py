@@ -7,12 +7,14 @@ import base64
 import contextlib
 import io
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from runtime import bus as bus_module
+from runtime import telemetry
 from runtime import worker as worker_module
 from runtime.bus import Bus
 from runtime.process import Process
@@ -481,3 +483,21 @@ async def test_a_worker_asked_to_stop_ends_though_nothing_comes(broker: Broker, 
         running.process.stop.set()
         assert running.task is not None
         await asyncio.wait_for(running.task, 2)
+
+
+async def test_what_is_not_settled_shows_as_lag_in_seconds(
+    broker: Broker, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = asyncio.Event()
+
+    async def wait(floor: int) -> None:
+        await released.wait()
+
+    monkeypatch.setattr(telemetry, "now_ns", lambda: time.time_ns() + 90 * 1_000_000_000)
+    async with worker(broker.url, lambda running: setattr(running.stage, "rebuild", wait)) as running:
+        await feed(bus, "a*1")
+        await eventually(lambda: running.figure("consumer_lag_seconds") >= 90, "the lag to show")
+        assert running.stage.decided == []
+        released.set()
+        await done(bus, 1)
+        await eventually(lambda: running.figure("consumer_lag_seconds") == 0, "the lag to be gone")

@@ -3,52 +3,50 @@
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from harness.arms import Arm
-from harness.line import Line
-from harness.measure import Run, one_run
+from harness import choice
+from harness.measure import Run, in_turn
 from harness.show import Spread, percentile, table
 
 SENTENCE = "from the frame's send to the durable fill at 2 tokens/s, 200 users all matching"
 
+QUICK = {"tokens": 6, "runs": 1}
+
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--users", type=int, default=200)
-    parser.add_argument("--tokens", type=int, default=40, help="a run's coins")
+    choice.options(parser, *choice.ALL, "orders")
+    parser.add_argument("--tokens", type=int, default=60, help="a run's coins; a bot holds 100 at most")
     parser.add_argument("--per-s", type=float, default=2.0, help="coins a second")
-    parser.add_argument("--runs", type=int, default=3)
 
 
 async def run(given: argparse.Namespace, console: Console) -> dict[str, Any]:
-    def mintline(directory: Path) -> Arm:
-        return Line(directory, given.users)
-
-    found: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for number in range(given.runs):
-        with console.status(f"latency: run {number + 1} of {given.runs}, mintline"):
-            done, arm = await one_run(mintline, coins=given.tokens, per_s=given.per_s, users=given.users)
-        found[arm.name].append(_figures(done))
+    arms = choice.chosen(given.arms, given.users)
+    runs = await in_turn(
+        console, given.name, arms, given.runs, coins=given.tokens, per_s=given.per_s, users=given.users
+    )
+    found = {name: [_figures(done) for done in dones] for name, dones in runs.items()}
     table(
-        console, f"Latency, ms: {given.per_s:g} tokens/s, {given.users} users, {given.tokens} tokens a run",
+        console,
+        f"latency in ms: {given.per_s:g} tokens/s, {given.users} users; {given.runs} runs of {given.tokens} tokens",
         ("arm", "p50", "p99", "highest", "missing"),
         [
-            (name, *(Spread.of(r[key] for r in runs).text() for key in ("p50_ms", "p99_ms", "max_ms")),
-             f"{sum(r['missing'] for r in runs):.0f}")
-            for name, runs in found.items()
+            (name, *(Spread.of(each[key] for each in many).text() for key in ("p50_ms", "p99_ms", "highest_ms")),
+             f"{sum(each['missing'] for each in many):.0f}")
+            for name, many in found.items()
         ],
+        *choice.NOTES,
     )  # fmt: skip
     return {"users": given.users, "tokens": given.tokens, "per_s": given.per_s, "arms": found}
 
 
 def _figures(done: Run) -> dict[str, float]:
+    """noted: by the time that the stream notes for the message, ahead of the fsync."""
     values = done.latencies_ms()
     noted = [(action.noted_at_ns - done.sent[action.mint]) / 1e6 for action in done.actions]
     return {
-        "p50_ms": percentile(values, 0.50), "p99_ms": percentile(values, 0.99), "max_ms": max(values),
+        "p50_ms": percentile(values, 0.50), "p99_ms": percentile(values, 0.99), "highest_ms": max(values),
         "noted_p50_ms": percentile(noted, 0.50), "missing": done.missing,
     }  # fmt: skip

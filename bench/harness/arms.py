@@ -16,7 +16,9 @@ class Action(NamedTuple):
 
 
 class Arm(Protocol):
-    name: str
+    """clients: connections that the feed has to wait for."""
+
+    clients: int
 
     async def start(self, feed_url: str) -> None:
         """Ready for the first frame. Raises ChildFailed."""
@@ -24,6 +26,9 @@ class Arm(Protocol):
     @property
     def pids(self) -> dict[str, int]:
         """Its processes, the broker's among them."""
+
+    def check(self) -> None:
+        """Raises ChildFailed where a process has ended."""
 
     async def finished(self, count: int, within_s: float) -> None:
         """Wait until so many purchases are done, or no more come."""

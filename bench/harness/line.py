@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from harness.arms import Action, Arm
-from harness.children import Children, answers
+from harness.children import Child, Children, answers
 from portal.enrol import enrol
 from runtime.bus import Bus
 from runtime.embedded import MINTLINE, free_port
@@ -25,13 +25,17 @@ from schemas.config import BotConfig, TakeProfit
 from schemas.events import Append, Fill, Intent, Refusal, Side, Strategy
 
 LINE = ("analyze", "dispatch", "bots", "ingest")
+EVERYTHING = (*LINE, "observer", "portal")
+Bot = tuple[str, BotConfig]
+
+CONNECT_S_MAX = 20.0
 POLL_S = 0.1
 QUIET_POLLS = 8  # longer than an order takes to land by default
 
 _append: Decoder[Append] = Decoder(Append)
 
 
-def bot(*, min_score: int = 0) -> BotConfig:
+def _bot(*, min_score: int) -> BotConfig:
     """A bot that takes every coin at its creation and keeps it: a purchase for each user and coin, and nothing else."""
     return BotConfig(
         strategy=Strategy.SNIPER,
@@ -51,64 +55,75 @@ def bot(*, min_score: int = 0) -> BotConfig:
     )
 
 
-class Line(Arm):
-    """waits: the paper venue's landing delay and the settling time, (0, 0) where work is measured; None: the defaults.
+def buyers(count: int) -> list[Bot]:
+    """Users who buy every coin."""
+    return [(f"user{number}", _bot(min_score=0)) for number in range(count)]
 
-    idle: users who are enrolled, and whom no coin concerns.
+
+def idlers(count: int) -> list[Bot]:
+    """Users whom no coin is good enough for."""
+    return [(f"idle{number}", _bot(min_score=100)) for number in range(count)]
+
+
+class Line(Arm):
+    """waits: the paper venue's landing delay and the settling time in ms, (0, 0) where work is measured; None: the
+    defaults. witnessed: whether the ledger's acknowledgements are listened to, for `actions`.
     """
 
-    name = "mintline"
+    clients = 1
+    counted: type[Fill | Intent] = Fill
 
     def __init__(
         self,
         directory: Path,
-        users: int,
+        bots: Sequence[Bot],
         *,
         waits: tuple[int, int] | None = (0, 0),
-        idle: int = 0,
         services: Sequence[str] = LINE,
-        environ: Mapping[str, str] | None = None,
+        witnessed: bool = True,
     ) -> None:
         self.children = Children(directory)
-        self._users, self._idle = users, idle
+        self._bots = bots
         self._services = services
-        self._environ = dict(environ or {})
+        self._witnessed = witnessed
+        self._waits = {}
         if waits is not None:
-            self._environ["MINTLINE_BOTS_LANDING_MS"] = str(waits[0])
-            self._environ["MINTLINE_BOTS_SETTLE_MS"] = str(waits[1])
+            self._waits = {"MINTLINE_BOTS_LANDING_MS": str(waits[0]), "MINTLINE_BOTS_SETTLE_MS": str(waits[1])}
         self._common = Common()
         self._bus = Bus(lambda event, **fields: None)
+        self._witness: Child | None = None
         self.entries: Counter[str] = Counter()
 
     async def start(self, feed_url: str) -> None:
         children = self.children
         url = await children.broker()
         self._common = Common(nats_url=url)
-        await enrol(self._common, [(f"user{number}", bot()) for number in range(self._users)])
-        if self._idle:
-            await enrol(self._common, [(f"idle{number}", bot(min_score=100)) for number in range(self._idle)])
-        await asyncio.wait_for(self._bus.open(self._common, "bench"), 20)
-        self._witness = await children.python("witness", "witness", url)
-        await self._witness.hear()
-        common = {
+        await enrol(self._common, self._bots)
+        await asyncio.wait_for(self._bus.open(self._common, "bench"), CONNECT_S_MAX)
+        if self._witnessed:
+            self._witness = await children.python("witness", "witness", url)
+            await self._witness.hear()
+        environ = {
             "MINTLINE_NATS_URL": url, "MINTLINE_DATA_DIR": str(children.directory / "data"), "MINTLINE_LOG": "json",
             "MINTLINE_INGEST_FEED_URL": feed_url, "MINTLINE_INGEST_API_KEY": "bench", "MINTLINE_PORTAL_PORT": "0",
+            **self._waits,
         }  # fmt: skip
         # ingest last: bots, with nobody's position to look after, hear events from the time of their start on.
         first = [service for service in self._services if service != "ingest"]
-        await asyncio.gather(*(self._service(service, common) for service in first))
-        await self._service("ingest", common)
+        await asyncio.gather(*(self._service(service, environ) for service in first))
+        await self._service("ingest", environ)
 
-    async def _service(self, name: str, common: Mapping[str, str]) -> None:
+    async def _service(self, name: str, environ: Mapping[str, str]) -> None:
         port = free_port()
-        child = await self.children.start(
-            name, [*MINTLINE, name], {**common, **self._environ, "MINTLINE_HTTP_PORT": str(port)}
-        )
+        child = await self.children.start(name, [*MINTLINE, name], {**environ, "MINTLINE_HTTP_PORT": str(port)})
         await answers(child, f"http://127.0.0.1:{port}/readyz")
 
     @property
     def pids(self) -> dict[str, int]:
         return {name: pid for name, pid in self.children.pids.items() if name != "witness"}
+
+    def check(self) -> None:
+        self.children.check()
 
     async def finished(self, count: int, within_s: float) -> None:
         """Wait until every signal has its outcome, and orders have had time to land; or give up."""
@@ -116,7 +131,7 @@ class Line(Arm):
         due_s, quiet, before = loop.time() + within_s, 0, -1
         while quiet < QUIET_POLLS and loop.time() < due_s:
             await asyncio.sleep(POLL_S)
-            self.children.check()
+            self.check()
             last = await self._last("FILLS")
             still = last == before and await self._last("SIGNALS") >= count and await self._settled()
             quiet, before = quiet + 1 if still else 0, last
@@ -134,13 +149,10 @@ class Line(Arm):
 
     async def actions(self) -> list[Action]:
         """Every purchase in the ledger, at the time of its batch's acknowledgement."""
-        return [action for action, entry in await self._ledger() if isinstance(entry, Fill)]
-
-    async def orders(self) -> list[Action]:
-        """Every order to buy: decided and durable, not yet landed."""
-        return [action for action, entry in await self._ledger() if isinstance(entry, Intent)]
+        return [action for action, entry in await self._ledger() if isinstance(entry, self.counted)]
 
     async def _ledger(self) -> list[tuple[Action, Fill | Intent]]:
+        assert self._witness is not None
         self._witness.say(ask="acks")
         acks = (await self._witness.hear())["acks"]
         acked = {sequence: at_ns for first, last, at_ns in acks for sequence in range(first, last + 1)}
@@ -159,3 +171,9 @@ class Line(Arm):
     async def stop(self) -> None:
         await self._bus.close()
         await self.children.stop()
+
+
+class OrderLine(Line):
+    """Looks at orders instead of fills: decided and durable, and not yet landed."""
+
+    counted = Intent

@@ -72,7 +72,8 @@ def heading(console: Console, found: dict[str, Any]) -> None:
 
 
 def table(console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) -> None:
-    shown = Table(title=title, title_justify="left", title_style="bold")
+    console.print(title, style="bold", highlight=False)
+    shown = Table()
     for number, column in enumerate(columns):
         shown.add_column(column, justify="right" if number else "left", no_wrap=number == 0)
     for row in rows:

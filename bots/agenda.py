@@ -36,6 +36,8 @@ class Agenda:
         self._events: deque[TokenEvent] = deque()
         self._moving: dict[str, int] = {}  # events that wait, by mint
         self._heard_ns = 0  # events up to this time have been heard
+        self._done_ns = 0  # everything that had come was acted on up to this time
+        self.late = 0  # events, signals and alarms that came after the others of their time had been acted on
         self._alarms: deque[Decision] = deque()
         self._signals: list[tuple[int, int]] = []  # (when, sequence), a heap
         self._waiting: dict[int, Signal] = {}  # those in the heap; acted on ahead of time, they still tell a price
@@ -45,7 +47,7 @@ class Agenda:
         self._due_at: dict[tuple[str, str], int] = {}
 
     @property
-    def events(self) -> int:
+    def waiting_events(self) -> int:
         return len(self._events)
 
     def next_ns(self) -> int:
@@ -65,10 +67,15 @@ class Agenda:
             best, kind = self._events[0].seen_at_ns, Kind.EVENT
         return best, kind
 
+    def done(self, until_ns: int) -> None:
+        """Everything up to this time has been acted on."""
+        self._done_ns = max(self._done_ns, until_ns)
+
     # Events and alarms, in their streams' order
 
     def hear(self, event: TokenEvent) -> None:
         self._events.append(event)
+        self.late += event.seen_at_ns <= self._done_ns
         self._heard_ns = max(self._heard_ns, event.seen_at_ns)
         if not isinstance(event, FeedGap):
             self._moving[event.mint] = self._moving.get(event.mint, 0) + 1
@@ -81,6 +88,7 @@ class Agenda:
 
     def hear_alarm(self, alarm: Decision) -> None:
         self._alarms.append(alarm)
+        self.late += alarm.decided_at_ns <= self._done_ns
 
     def pop_alarm(self) -> Decision:
         return self._alarms.popleft()
@@ -94,6 +102,7 @@ class Agenda:
             return False  # the broker gave it again, impatient for its acknowledgement
         heapq.heappush(self._signals, (signal.decided_at_ns, sequence))
         self._waiting[sequence] = signal
+        self.late += signal.decided_at_ns <= self._done_ns
         self._unacted[signal.user] = self._unacted.get(signal.user, 0) + 1
         if signal.decided_at_ns > until_ns:
             self._ahead.append(arrived)
@@ -109,6 +118,7 @@ class Agenda:
 
     @property
     def may_act_early(self) -> bool:
+        """Whether a signal waits whose time has been heard of since it came."""
         return bool(self._ahead) and self._ahead[0].signal.decided_at_ns <= self._heard_ns
 
     def heard_of(self, until_ns: int) -> list[Arrived]:

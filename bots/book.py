@@ -21,7 +21,7 @@ A user without a ledger and without a signal has no account here, and a mint is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bots import bot, mandate, positions
 from bots.agenda import NEVER_NS, Agenda, Kind
@@ -49,11 +49,10 @@ class Book:
         self.prices = Prices()
         self.halted = ""  # why nobody may enter; "" while everybody may
         self.revision = 0  # of the `bots` bucket
-        self.folded = 0  # sequence of the FILLS stream up to which lines are folded
         self._landing_ns = landing_ns
         self._accounts: dict[str, Account] = {}
         self._mandates: dict[str, Mandate] = {}
-        self._agenda = Agenda()
+        self.agenda = Agenda()
         self._holders: dict[str, dict[str, None]] = {}  # users as the keys, so that their order is the same every time
         self._ordered: dict[str, int] = {}  # orders that have not landed, by mint
         self._undone: list[tuple[int, str, str]] = []  # exits to be decided once more: (when, user, mint)
@@ -82,26 +81,23 @@ class Book:
     def pending_orders(self) -> int:
         return sum(self._ordered.values())
 
-    @property
-    def waiting_events(self) -> int:
-        """Events whose time has not come."""
-        return self._agenda.events
-
-    @property
-    def may_act_early(self) -> bool:
-        """Whether a signal waits whose time has been heard of since it came."""
-        return self._agenda.may_act_early
-
     def acted(self, user: str, sequence: int) -> bool:
         """Whether the ledger settles a signal."""
         account = self._accounts.get(user)
         return account is not None and sequence <= account.signal_sequence
 
-    def oldest_position_ns(self) -> int | None:
-        """When the oldest open position or pending order was decided."""
-        opened = (p.ordered_at_ns for a in self._accounts.values() for p in a.positions.values())
-        ordered = (i.at_ns for a in self._accounts.values() for i in a.pending.values())
-        return min((*opened, *ordered), default=None)
+    def carried(self, of: Callable[[str], bool]) -> tuple[set[str], int]:
+        """The mints that some users hold or have ordered, and when the oldest of it was decided (NEVER_NS: nothing)."""
+        accounts = [self._accounts[user] for user in filter(of, self._accounts)]
+        held = [(p.mint, p.ordered_at_ns) for account in accounts for p in account.positions.values()]
+        held += [(intent.mint, intent.at_ns) for account in accounts for intent in account.pending.values()]
+        return {mint for mint, _ in held}, min((at_ns for _, at_ns in held), default=NEVER_NS)
+
+    def look_at(self, of: Callable[[str], bool], at_ns: int) -> None:
+        """Have the positions of some users decided on by time, at the last known price."""
+        for user in filter(of, self._accounts):
+            for mint in self._accounts[user].positions:
+                self.agenda.due_by(user, mint, at_ns)
 
     def account(self, user: str) -> Account | None:
         return self._accounts.get(user)
@@ -111,7 +107,7 @@ class Book:
 
     def next_at_ns(self) -> int | None:
         """The time of what waits or falls due first."""
-        first = min(self._agenda.next_ns(), self._undone[0][0] if self._undone else NEVER_NS)
+        first = min(self.agenda.next_ns(), self._undone[0][0] if self._undone else NEVER_NS)
         return None if first == NEVER_NS else first
 
     # Folding
@@ -129,7 +125,7 @@ class Book:
             self._mandates[user] = mandate.stopped(self.mandate(user))
         account = self._accounts.get(user)
         for mint in account.positions if account is not None else ():
-            self._agenda.due_by(user, mint, now_ns)
+            self.agenda.due_by(user, mint, now_ns)
         return problem
 
     def halt(self, reason: str, revision: int) -> None:
@@ -149,13 +145,19 @@ class Book:
             raise
         finally:
             self._reindex(append.user, held, pending, append.at_ns)
-            self.folded = max(self.folded, user_sequence)
 
     def pass_over(self, user: str, user_sequence: int) -> None:
         """Note a stored line that cannot be read: the user's next one is decided on its sequence."""
         account = self._accounts.setdefault(user, Account())
         account.last_sequence = max(account.last_sequence, user_sequence)
-        self.folded = max(self.folded, user_sequence)
+
+    def keep(self, owns: Callable[[str], bool]) -> None:
+        """Forget the accounts of users that are somebody else's now."""
+        for user in [user for user in self._accounts if not owns(user)]:
+            account, self._accounts[user] = self._accounts[user], Account()
+            self._reindex(user, set(account.positions), account.pending, 0)
+            del self._accounts[user]
+        self._undone = [undone for undone in self._undone if owns(undone[1])]
 
     def remember(self, event: TokenEvent) -> None:
         """Take an event of the past in: prices and peaks, no decisions. What it would have decided since the position
@@ -167,21 +169,21 @@ class Book:
             account = self._accounts[user]
             bot.observe(account, event.mint, price)
             if event.seen_at_ns >= account.positions[event.mint].opened_at_ns:
-                self._agenda.due_by(user, event.mint, event.seen_at_ns)
+                self.agenda.due_by(user, event.mint, event.seen_at_ns)
 
     # Deciding
 
     def hear(self, event: TokenEvent) -> None:
         """An event, to be acted on when its time has come; events come in their stream's order."""
-        self._agenda.hear(event)
+        self.agenda.hear(event)
 
     def hear_alarm(self, alarm: Decision) -> None:
         """A SELL for every holder, to be acted on when its time has come: it travels a shorter way than signals."""
-        self._agenda.hear_alarm(alarm)
+        self.agenda.hear_alarm(alarm)
 
     def drop_signals(self) -> None:
         """Forget the signals that wait: they are about to come again."""
-        for signal in self._agenda.drop_signals():
+        for signal in self.agenda.drop_signals():
             self._learn(signal)
 
     def act(self, signals: Sequence[Arrived], until_ns: int, now_ns: int) -> Group:
@@ -200,10 +202,10 @@ class Book:
                 self._learn(arrived.signal)
             else:
                 self._accounts.setdefault(arrived.signal.user, Account())
-                group.repeated += not self._agenda.arrive(arrived, until_ns)
+                group.repeated += not self.agenda.arrive(arrived, until_ns)
         self._advance(group, until_ns)
-        for arrived in self._agenda.heard_of(until_ns):
-            if self._agenda.foremost(arrived.signal, self._accounts[arrived.signal.user]):
+        for arrived in self.agenda.heard_of(until_ns):
+            if self.agenda.foremost(arrived.signal, self._accounts[arrived.signal.user]):
                 self._on_signal(group, arrived)
         for user, entries in group.entries.items():
             expected = self._accounts[user].last_sequence
@@ -223,8 +225,6 @@ class Book:
             append = draft.append
             positions.settle(self._accounts[append.user], append, sequence, self.signals_created_at_ns)
             group.before.pop(append.user, None)
-            if sequence == self.folded + 1:  # behind a gap lie lines of somebody else, which are still to be folded
-                self.folded = sequence
 
     def undo(self, group: Group) -> None:
         """Forget what was decided and not settled. Signals come again; what prices and deadlines asked for is looked
@@ -243,10 +243,11 @@ class Book:
 
     def _advance(self, group: Group, to_ns: int) -> None:
         """Act on events, signals, alarms and what is due, up to a time."""
-        agenda = self._agenda
+        agenda = self.agenda
         while True:
             first_ns, kind = agenda.next_up()
             if first_ns > to_ns or first_ns == NEVER_NS:
+                agenda.done(to_ns)
                 return
             if kind is Kind.EVENT:
                 self._on_event(group, agenda.pop_event())
@@ -293,7 +294,7 @@ class Book:
             self._schedule(user, alarm.mint, at_ns)
 
     def _on_due(self, group: Group) -> None:
-        due = self._agenda.pop_due()
+        due = self.agenda.pop_due()
         if due is None:
             return
         due_ns, user, key = due
@@ -304,7 +305,7 @@ class Book:
             price = self.prices.get(intent.mint)
             self._take(group, user, [bot.land(account, self.mandate(user), intent, price, at_ns)], at_ns)
             if intent.mint in self._accounts[user].positions:
-                self._agenda.due_by(user, intent.mint, at_ns)
+                self.agenda.due_by(user, intent.mint, at_ns)
             return
         self._look(group, user, key, at_ns)
 
@@ -335,7 +336,7 @@ class Book:
         self._take(group, user, entries, at_ns)
         group.signal_sequences[user] = sequence
         group.decided += 1
-        self._agenda.acted(user)
+        self.agenda.acted(user)
 
     def _take(self, group: Group, user: str, entries: list[Entry], at_ns: int) -> None:
         account = self._accounts[user]
@@ -359,7 +360,7 @@ class Book:
             if not holders:
                 del self._holders[mint]
                 self._release(mint)
-            self._agenda.cancel(user, mint)
+            self.agenda.cancel(user, mint)
         for mint in now:
             if mint not in before:
                 self._holders.setdefault(mint, {})[user] = None
@@ -372,10 +373,10 @@ class Book:
             if order_id not in before:
                 self._ordered[intent.mint] = self._ordered.get(intent.mint, 0) + 1
                 self.prices.hold(intent.mint)
-            self._agenda.due_by(user, order_id, intent.at_ns + self._landing_ns)
+            self.agenda.due_by(user, order_id, intent.at_ns + self._landing_ns)
         for order_id, intent in before.items():
             if order_id not in now:
-                self._agenda.cancel(user, order_id)
+                self.agenda.cancel(user, order_id)
                 self._ordered[intent.mint] -= 1
                 if not self._ordered[intent.mint]:
                     del self._ordered[intent.mint]
@@ -389,4 +390,4 @@ class Book:
         price, feed = self.prices.get(mint), self.prices.feed
         due_ns = bot.next_deadline_ns(self._accounts[user], mint, self.mandate(user), price, after_ns, feed)
         if due_ns is not None:
-            self._agenda.due_by(user, mint, due_ns)
+            self.agenda.due_by(user, mint, due_ns)

@@ -1,7 +1,8 @@
 """The bots' loop: take signals of all partitions and trades of all held mints, decide, append as one, acknowledge.
 
-One group commit serves whatever is ready: hundreds of users share an fsync. Each user's append expects the user's last
-sequence, so of two processes only one can write a user's next line; the other reads the ledger and starts over.
+One group commit serves whatever is ready: hundreds of users share an fsync. Which partitions are ours changes as
+processes come and go (`bots/owning.py`); a batch is refused to whoever was overtaken, who reads the ledger and starts
+over.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from typing import NamedTuple, TypeVar
 
 from bots import portfolio
 from bots.book import Book
-from bots.group import Arrived, Draft, Group
+from bots.group import Arrived, Group
+from bots.owning import Owning
 from bots.positions import LedgerError
 from bots.telling import Teller
 from bots.watching import Watching
 from runtime import buckets, telemetry, wire
+from runtime.bus import Bus
 from runtime.process import Process
-from runtime.readers import DurableReader, Follower, Interrupted
-from runtime.wire import In, Out
+from runtime.readers import Follower, Interrupted
+from runtime.wire import In
 from runtime.worker import bury, first_of, keep_on
 from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent, encode
@@ -36,6 +39,7 @@ WAITING_EVENTS_MAX = 50_000  # beyond it the broker keeps them
 ALARMS = f"decisions.{Origin.RUG_ALARM}.*"
 # Prices older than a position's opening are of no use, but the trade that set the opening price is.
 PRICE_MARGIN_NS = 600 * 1_000_000_000
+LOOK_BACK_MINTS_MAX = 500  # named one by one to the broker; where there are more, all trades are read
 
 M = TypeVar("M", Signal, Append)
 
@@ -61,7 +65,6 @@ class Fleet:
     def __init__(
         self,
         process: Process,
-        partitions: Sequence[int],
         *,
         landing_ns: int,
         settle_ns: int,
@@ -72,14 +75,12 @@ class Fleet:
         self._bus = process.bus
         self._clock = clock
         self._ready = asyncio.Event()
-        self._readers = [
-            DurableReader(self._bus, subjects.partition_consumer(partition), self._ready) for partition in partitions
-        ]
-        self._partitions = frozenset(partitions)
+        self._owning = Owning(process, self._ready)
+        self._looked_back: set[int] = set()  # partitions whose holdings' prices are known
         self._configs = buckets.follow(self._bus, "bots")
         self._events: Follower | None = None
         self._alarms: Follower | None = None
-        self._taken: dict[DurableReader, deque[_Taken]] = {}
+        self._taken: dict[int, deque[_Taken]] = {}  # by partition
         self._running: set[str] = set()
         self._settle_ns = settle_ns
         self._teller = Teller(process.figures, process.log)
@@ -88,72 +89,96 @@ class Fleet:
         self._watching = Watching(self._bus, process.instance, self._clock)
 
     async def run(self) -> None:
-        for partition in sorted(self._partitions):
+        for partition in range(self._process.common.partitions):
             await self._bus.answer(portfolio.subject(partition), self._answer_portfolio)
         self._process.spawn(self._follow_configs(), "follow-configs")
         self._process.spawn(self._watching.run(), "watching")
+        self._process.spawn(self._owning.members.follow(), "follow-members")
+        self._process.spawn(self._owning.members.announce(), "announce")
         await keep_on(self._process, self._start, self._step)
-        for reader in self._readers:
-            await reader.close()
+        await self._owning.close()
 
     # Starting
 
     async def _start(self) -> None:
-        """Consumers at their floors, the ledger folded to its end, configurations known, held mints followed."""
+        """Our partitions claimed, their ledgers folded to their end, their consumers at their floors, configurations
+        known, prices of what is held read back."""
+        owning = self._owning
+        await owning.claim()
+        self._looked_back &= owning.readers.keys()
         self.book.drop_signals()
-        self._taken = {reader: deque() for reader in self._readers}
-        await asyncio.gather(*(reader.start() for reader in self._readers))
+        self.book.keep(owning.owns)
         created = (await self._bus.stream_info("SIGNALS"))["created"]
         self.book.signals_created_at_ns = telemetry.parse_time_ns(created)
         await self._fold_ledger()
+        self._taken = {partition: deque() for partition in owning.readers}
+        await asyncio.gather(*(reader.start() for reader in owning.readers.values()))
         while not self._configs.caught_up:
             await self._process.pause(CATCH_UP_S)
             if self._process.stop.is_set():
                 return
-        if self._events is None:
-            await self._follow_events()
+        await self._follow_market(frozenset(owning.readers.keys() - self._looked_back))
+        self._looked_back = set(owning.readers)
         self._watching.want(self.book.followed)
 
     async def _fold_ledger(self) -> None:
-        follower = Follower(self._bus, "FILLS", after_sequence=self.book.folded)
-        try:
-            while not follower.caught_up:
-                for message in await follower.wait():
-                    self._fold(message)
-        finally:
-            await follower.close()
+        """Each of our partitions from where it is folded to; those that are equally far together."""
+        folded = self._owning.folded
+        for after in sorted(set(folded.values())):
+            partitions = [partition for partition, to in folded.items() if to == after]
+            every = len(partitions) == self._process.common.partitions
+            wanted = ">" if every else [f"fills.{partition}.*" for partition in partitions]
+            follower = Follower(self._bus, "FILLS", wanted, after_sequence=after)
+            try:
+                while not follower.caught_up:
+                    for message in await follower.wait():
+                        self._fold(message)
+                folded.update(dict.fromkeys(partitions, max(after, follower.sequence)))
+            finally:
+                await follower.close()
         while self._unburied:
             message, reason = self._unburied[0]
             await bury(self._bus, "FILLS", "bots", message, reason)
             del self._unburied[0]
 
     def _fold(self, message: In) -> None:
-        user = subjects.user_of(message.subject)
-        if subjects.partition(user, self._process.common.partitions) in self._partitions:
-            try:
-                self.book.fold(_own(_append(message.data), user), message.sequence)
-            except (MalformedEvent, LedgerError) as error:
-                # The line stays where it is; its copy in DEAD asks a person to look.
-                self._dead(message, error)
-                self._unburied.append((message, str(error)))
-                self.book.pass_over(user, message.sequence)
-        self.book.folded = max(self.book.folded, message.sequence)
-
-    async def _follow_events(self) -> None:
-        """Prices and peaks of what is held are read back without deciding; from then on trades decide."""
-        oldest = self.book.oldest_position_ns()
-        if oldest is None:
-            self._events = Follower(self._bus, "TOKENS", "tokens.>", only_new=True, ready=self._ready)
-            self._alarms = Follower(self._bus, "DECISIONS", ALARMS, only_new=True, ready=self._ready)
+        if not subjects.about_user(message.subject):
             return
-        self._alarms = Follower(self._bus, "DECISIONS", ALARMS, since_ns=oldest, ready=self._ready)
-        events = Follower(self._bus, "TOKENS", "tokens.>", since_ns=oldest - PRICE_MARGIN_NS, ready=self._ready)
-        while not events.caught_up:
-            for message in await events.wait():
-                event = self._decode_event(message)
-                if event is not None:
-                    self.book.remember(event)
-        self._events = events
+        user = subjects.user_of(message.subject)
+        try:
+            self.book.fold(_own(_append(message.data), user), message.sequence)
+        except (MalformedEvent, LedgerError) as error:
+            # The line stays where it is; its copy in DEAD asks a person to look.
+            self._dead(message, error)
+            self._unburied.append((message, str(error)))
+            self.book.pass_over(user, message.sequence)
+
+    async def _follow_market(self, gained: frozenset[int]) -> None:
+        """Follow trades and alarms. What the gained partitions' users hold is looked up in the past, up to there:
+        prices and peaks, without deciding; then it is decided on at the newest price."""
+        if self._events is None or self._alarms is None:
+            tokens = (await self._bus.stream_info("TOKENS"))["state"]["last_seq"]
+            decisions = (await self._bus.stream_info("DECISIONS"))["state"]["last_seq"]
+            self._events = Follower(self._bus, "TOKENS", "tokens.>", after_sequence=tokens, ready=self._ready)
+            self._alarms = Follower(self._bus, "DECISIONS", ALARMS, after_sequence=decisions, ready=self._ready)
+            self._events.sequence, self._alarms.sequence = tokens, decisions
+        of_gained = self._users_of(gained)
+        mints, oldest_ns = self.book.carried(of_gained)
+        if not mints:
+            return
+        few = len(mints) <= LOOK_BACK_MINTS_MAX
+        wanted = ["tokens.gap.*", *(f"tokens.*.{mint}" for mint in sorted(mints))] if few else "tokens.>"
+        since_ns = oldest_ns - PRICE_MARGIN_NS
+        async for message in _past(self._bus, "TOKENS", wanted, since_ns, self._events.sequence):
+            event = self._decode_event(message)
+            if event is not None:
+                self.book.remember(event)
+        async for message in _past(self._bus, "DECISIONS", ALARMS, oldest_ns, self._alarms.sequence):
+            self._hear_alarm(message)
+        self.book.look_at(of_gained, self._clock())
+
+    def _users_of(self, partitions: Container[int]) -> Callable[[str], bool]:
+        return lambda user: subjects.partition(user, self._process.common.partitions) in partitions
 
     async def _follow_configs(self) -> None:
         while True:
@@ -190,11 +215,14 @@ class Fleet:
             self._process.log.warning("kill_switch", engaged=bool(reason), reason=reason)
         self.book.halt(reason, change.revision)
 
-    async def _answer_portfolio(self, data: bytes) -> bytes:
+    async def _answer_portfolio(self, data: bytes) -> bytes | None:
+        """None, no answer, for a user who is not ours."""
         try:
             user = portfolio.question(data)
         except MalformedEvent as error:
             return encode(portfolio.Unknown(success=False, error=str(error)))
+        if not self._owning.owns(user):
+            return None
         book = self.book
         return portfolio.answer(user, book.account(user), book.mandate(user), book.prices.get, self._clock())
 
@@ -202,13 +230,15 @@ class Fleet:
 
     async def _step(self) -> None:
         self._ready.clear()
+        if self._owning.outdated:
+            await self._start()
         signals = await self._take_signals()
         await self._know_configs(signals)
         self._hear_events()  # last: unlike signals they do not come again when something above fails
         self._hear_alarms()
         now_ns = self._clock()
         until_ns, next_ns = now_ns - self._settle_ns, self.book.next_at_ns()
-        if not signals and (next_ns is None or next_ns > until_ns) and not self.book.may_act_early:
+        if not signals and (next_ns is None or next_ns > until_ns) and not self.book.agenda.may_act_early:
             self._acknowledge()
             await self._wait(None if next_ns is None else (next_ns - until_ns) / 1e9)
             return
@@ -225,8 +255,8 @@ class Fleet:
 
     async def _take_signals(self) -> list[Arrived]:
         signals: list[Arrived] = []
-        for reader, taken in self._taken.items():
-            for message in reader.take(TAKE_SIGNALS_MAX):
+        for partition, taken in self._taken.items():
+            for message in self._owning.readers[partition].take(TAKE_SIGNALS_MAX):
                 arrived = await self._decode_signal(message)
                 taken.append(_Taken(message, "" if arrived is None else arrived.signal.user))
                 if arrived is not None:
@@ -235,12 +265,12 @@ class Fleet:
 
     def _acknowledge(self) -> None:
         """Those that have their outcome, up to the first of a partition that waits."""
-        for reader, taken in self._taken.items():
+        for partition, taken in self._taken.items():
             last = None
             while taken and (not taken[0].user or self.book.acted(taken[0].user, taken[0].message.sequence)):
                 last = taken.popleft().message
             if last is not None:
-                reader.acknowledge(last)
+                self._owning.readers[partition].acknowledge(last)
 
     async def _wait(self, seconds: float | None) -> None:
         waiting = first_of(self._ready, self._process.stop)
@@ -248,11 +278,12 @@ class Fleet:
             await waiting
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(waiting, min(max(seconds, 0.001), 60.0))
+            async with asyncio.timeout(min(max(seconds, 0.001), 60.0)):
+                await waiting
 
     def _hear_events(self) -> None:
         assert self._events is not None
-        room = min(TAKE_EVENTS_MAX, WAITING_EVENTS_MAX - self.book.waiting_events)
+        room = min(TAKE_EVENTS_MAX, WAITING_EVENTS_MAX - self.book.agenda.waiting_events)
         for message in self._events.take(room) if room > 0 else ():
             event = self._decode_event(message)
             if event is not None:
@@ -261,10 +292,13 @@ class Fleet:
     def _hear_alarms(self) -> None:
         assert self._alarms is not None
         for message in self._alarms.take(TAKE_EVENTS_MAX):
-            try:
-                self.book.hear_alarm(_decision(message.data))
-            except MalformedEvent as error:
-                self._dead(message, error)  # dispatch, which works on every decision, keeps it in DEAD
+            self._hear_alarm(message)
+
+    def _hear_alarm(self, message: In) -> None:
+        try:
+            self.book.hear_alarm(_decision(message.data))
+        except MalformedEvent as error:
+            self._dead(message, error)  # dispatch, which works on every decision, keeps it in DEAD
 
     def _decode_event(self, message: In) -> TokenEvent | None:
         try:
@@ -299,8 +333,9 @@ class Fleet:
         drafts = group.drafts
         for start in range(0, len(drafts), wire.BATCH_MESSAGES_MAX):
             chunk = drafts[start : start + wire.BATCH_MESSAGES_MAX]
-            first = await self._bus.append([_out(draft) for draft in chunk])
+            first = await self._bus.append(self._owning.fenced(chunk))
             self.book.settle(group, chunk, first)
+            self._owning.stored(chunk, first)
             self._process.figures.add("appends_total", len(chunk))
 
     def _dead(self, message: In, error: Exception) -> None:
@@ -315,9 +350,16 @@ def _own(message: M, user: str) -> M:
     return message
 
 
-def _out(draft: Draft) -> Out:
-    append = draft.append
-    trace = append.entries[0].signal_id[:32]
-    return Out(
-        subjects.fills_subject(append.user), encode(append), wire.trace_headers(trace), draft.expected, append.id
-    )
+async def _past(
+    bus: Bus, stream: str, wanted: str | Sequence[str], since_ns: int, until_sequence: int
+) -> AsyncIterator[In]:
+    """What a stream holds from a time up to a sequence."""
+    follower = Follower(bus, stream, wanted, since_ns=since_ns)
+    try:
+        while not follower.caught_up:
+            for message in await follower.wait():
+                if message.sequence > until_sequence:
+                    return
+                yield message
+    finally:
+        await follower.close()

@@ -16,6 +16,7 @@ FIGURES = {
     "exits_total": "Positions sold from, by reason",
     "refused_total": "Signals refused, by reason",
     "pending_orders": "Orders decided and not yet landed",
+    "late_total": "Events, signals and alarms that came after the settling time of what happened before them",
     "open_positions": "Positions open over all users",
     "mints_followed": "Mints whose trades are followed, once each whoever holds them",
     "accounts": "Users with a ledger in memory",
@@ -48,6 +49,7 @@ class Teller:
                     figures.add("refused_total", reason=entry.reason)
         figures.put("pending_orders", book.pending_orders)
         figures.put("open_positions", book.open_positions)
+        figures.put("late_total", book.agenda.late)
         figures.put("mints_followed", len(list(book.held)))
         figures.put("accounts", book.users)
         self._log_fills(fills)

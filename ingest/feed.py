@@ -254,7 +254,8 @@ class Feed:
         """Subscriptions and silence, several times a second. Returns what the link gave up for."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), TICK_S)
+                async with asyncio.timeout(TICK_S):
+                    await self._wanted.wait()
             self._wanted.clear()
             now_ns = time.time_ns()
             if self._sinking:

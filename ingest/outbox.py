@@ -115,7 +115,8 @@ class Outbox:
                     await self._refill()
             self._report()
             try:
-                await asyncio.wait_for(self._wake.wait(), RETRY_S)
+                async with asyncio.timeout(RETRY_S):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 

@@ -21,7 +21,7 @@ from runtime.settings import Seconds
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.config import KILL_SWITCH_KEY, BotWanted
 from schemas.events import Append, ProcessStatus
-from schemas.subjects import STREAMS
+from schemas.subjects import STREAMS, about_user
 
 WATCHED_STREAMS = tuple(stream.name for stream in STREAMS if not stream.bucket)
 FOLD_MESSAGES_MAX = 500  # between two looks at anything else; a ledger of years is read at every start
@@ -101,7 +101,8 @@ class Poll:
                 if ledger.caught_up and bots.caught_up and tokens.caught_up:
                     self.folded.set()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ready.wait(), IDLE_S)
+                    async with asyncio.timeout(IDLE_S):
+                        await ready.wait()
         finally:
             for follower in (ledger, bots, tokens):
                 await follower.close()
@@ -109,6 +110,8 @@ class Poll:
     def _fold_ledger(self, ledger: Follower) -> int:
         messages = ledger.take(FOLD_MESSAGES_MAX)
         for message in messages:
+            if not about_user(message.subject):
+                continue
             try:
                 self._tally.append(self._append(message.data), message.sequence)
             except MalformedEvent:

@@ -21,7 +21,7 @@ from runtime.wire import In
 from schemas.codec import Decoder, MalformedEvent
 from schemas.config import BotWanted
 from schemas.events import Append, Decision, Signal
-from schemas.subjects import SIGNALS
+from schemas.subjects import SIGNALS, about_user
 
 CONNECT_S_MAX = 10.0
 
@@ -45,7 +45,7 @@ async def audit(common: Common, since_ns: int) -> Audit:
         trades = await read(bus, "TOKENS", "tokens.traded.*", since_ns=since_ns)
         decisions = await read(bus, "DECISIONS", since_ns=since_ns)
         signals = await read(bus, "SIGNALS", since_ns=since_ns)
-        appends = await read(bus, "FILLS", since_ns=since_ns)
+        appends = [line for line in await read(bus, "FILLS", since_ns=since_ns) if about_user(line.subject)]
         dead = await read(bus, "DEAD", since_ns=since_ns)
         history = await read(bus, "KV_bots", after_sequence=0)
     finally:

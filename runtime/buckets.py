@@ -22,7 +22,7 @@ class Entry(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A change in a bucket. data: None where the key was deleted."""
+    """A change in a bucket. data: None where the key was deleted, or its time was over."""
 
     key: str
     data: bytes | None
@@ -48,12 +48,16 @@ async def get(bus: Bus, bucket: str, key: str) -> Entry | None:
     return Entry(base64.b64decode(message.get("data", "")), int(message["seq"]))
 
 
-async def put(bus: Bus, bucket: str, key: str, data: bytes, expected_revision: int | None = None) -> int:
+async def put(
+    bus: Bus, bucket: str, key: str, data: bytes, expected_revision: int | None = None, ttl_s: int | None = None
+) -> int:
     """Store a value and return its revision. expected_revision: of the newest entry, 0 for a key never written.
+    ttl_s: after which the key is gone, where the bucket allows it.
 
     Raises WrongSequence when somebody else wrote first.
     """
-    return await bus.publish(subject(bucket, key), data, headers=_expecting(expected_revision))
+    ttl = b"" if ttl_s is None else b"Nats-TTL: %ds\r\n" % ttl_s
+    return await bus.publish(subject(bucket, key), data, headers=ttl + _expecting(expected_revision))
 
 
 async def delete(bus: Bus, bucket: str, key: str, expected_revision: int | None = None) -> int:
@@ -68,14 +72,15 @@ async def put_many(bus: Bus, bucket: str, values: Iterable[tuple[str, bytes | No
         await bus.append(chunk)
 
 
-def follow(bus: Bus, bucket: str) -> Follower:
+def follow(bus: Bus, bucket: str, keys: str = ">") -> Follower:
     """Every key's newest value, then each change. Read its messages with `change`."""
-    return Follower(bus, f"KV_{bucket}", subject(bucket, ">"), last_per_subject=True)
+    return Follower(bus, f"KV_{bucket}", subject(bucket, keys), last_per_subject=True)
 
 
 def change(message: In) -> Change:
     key = message.subject.split(".", 2)[2]
-    deleted = bool(message.headers) and "KV-Operation" in (message.headers or {})
+    headers = message.headers or {}
+    deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
     return Change(key, None if deleted else message.data, message.sequence, message.at_ns)
 
 

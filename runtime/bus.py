@@ -259,12 +259,14 @@ class Bus:
             raise Unavailable(f"nobody answers on {subject}")
         return answer.data
 
-    async def answer(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> None:
-        """Answer requests on a plain subject, now and after every reconnect."""
+    async def answer(self, subject: str, handler: Callable[[bytes], Awaitable[bytes | None]]) -> None:
+        """Answer requests on a plain subject, now and after every reconnect; None leaves it to somebody else."""
 
         async def respond(message: Msg) -> None:
             try:
-                self.tell(message.reply, await handler(message.data))
+                answer = await handler(message.data)
+                if answer is not None:
+                    self.tell(message.reply, answer)
             except Unavailable:
                 self._log("answer_lost", subject=subject)
 

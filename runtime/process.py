@@ -77,7 +77,8 @@ class Process:
     async def pause(self, seconds: float) -> None:
         """Wait, or return at once when asked to stop."""
         try:
-            await asyncio.wait_for(self.stop.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self.stop.wait()
         except TimeoutError:
             return
 

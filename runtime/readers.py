@@ -16,6 +16,7 @@ import base64
 import contextlib
 import json
 from collections import deque
+from collections.abc import Sequence
 from secrets import token_hex
 from typing import Any
 
@@ -26,7 +27,7 @@ from runtime.wire import In, message_frame, parse_delivery, parse_headers, start
 from schemas.subjects import Consumer
 
 PULL_MESSAGES = 500
-PULL_EXPIRES_S = 5.0
+PULL_EXPIRES_S = 2.0  # less than the time after which a silent member counts as dead (`runtime/members.py`)
 HEARTBEAT_S = 1.0
 SILENCE_S_MAX = 2.5 * HEARTBEAT_S
 FOLLOWER_INACTIVE_S = 30
@@ -219,7 +220,7 @@ class Follower:
         self,
         bus: Bus,
         stream: str,
-        subject: str = ">",
+        subject: str | Sequence[str] = ">",
         *,
         after_sequence: int | None = None,
         since_ns: int | None = None,
@@ -327,7 +328,7 @@ class Follower:
         self._consumer = f"f-{token_hex(8)}"
         config = {
             "name": self._consumer,
-            "filter_subject": self._subject,
+            **_filter(self._subject),
             "ack_policy": "none",
             "mem_storage": True,
             "inactive_threshold": FOLLOWER_INACTIVE_S * 1_000_000_000,
@@ -347,7 +348,7 @@ class Follower:
             self.ready.set()
 
 
-async def read(bus: Bus, stream: str, subject: str = ">", **start: Any) -> list[In]:
+async def read(bus: Bus, stream: str, subject: str | Sequence[str] = ">", **start: Any) -> list[In]:
     """All that a stream holds now, from a place as in Follower. For a window, not for a whole history."""
     follower = Follower(bus, stream, subject, **start)
     try:
@@ -382,6 +383,10 @@ async def _get(bus: Bus, stream: str, what: dict[str, Any]) -> In | None:
 def _stored(message: dict[str, Any]) -> In:
     data, headers = base64.b64decode(message.get("data", "")), base64.b64decode(message.get("hdrs", ""))
     return In(message["subject"], data, int(message["seq"]), parse_time_ns(message["time"]), headers, "")
+
+
+def _filter(subject: str | Sequence[str]) -> dict[str, Any]:
+    return {"filter_subject": subject} if isinstance(subject, str) else {"filter_subjects": list(subject)}
 
 
 def _pop(buffer: deque[In], messages_max: int) -> list[In]:

@@ -249,7 +249,8 @@ async def _watch(up: Up, console: Console) -> None:
         while not up.stop.is_set() and (due is None or time.monotonic() < due):
             with contextlib.suppress(TimeoutError):
                 left = STATUS_INTERVAL_S if due is None else min(STATUS_INTERVAL_S, max(0.0, due - time.monotonic()))
-                await asyncio.wait_for(up.stop.wait(), left)
+                async with asyncio.timeout(left):
+                    await up.stop.wait()
             with contextlib.suppress(OSError, TimeoutError, ValueError):
                 counts = await totals(up.endpoints["nats_monitor"])
             if shown is not None:

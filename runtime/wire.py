@@ -121,6 +121,15 @@ def batch_frames(messages: Sequence[Out], batch_id: str, reply: str, expect_last
     return b"".join(frames)
 
 
+def expecting(sequence: int, stored_subject: str) -> bytes:
+    """Header lines: the last message on another subject must have this sequence. In a batch each message may name one
+    subject, its own or another (checked against nats-server 2.15.1)."""
+    return b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Expected-Last-Subject-Sequence-Subject: %b\r\n" % (
+        sequence,
+        stored_subject.encode(),
+    )
+
+
 def parse_delivery(reply: bytes) -> Delivery | None:
     """Read `$JS.ACK.…`, in its short form or with domain and account. None: no acknowledgement subject."""
     if not reply.startswith(b"$JS.ACK."):

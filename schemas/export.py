@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from schemas import config, events
+from schemas import config, events, ownership
 
 MESSAGES = (
     events.TokenCreated,
@@ -22,6 +22,8 @@ MESSAGES = (
     events.Watch,
     events.DeadLetter,
     events.ProcessStatus,
+    ownership.Member,
+    ownership.Owner,
     config.BotWanted,
     config.KillSwitch,
 )

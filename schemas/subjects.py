@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from schemas.events import FeedGap, Origin, Struct, TokenCreated, TokenEvent, TokenTraded
@@ -10,6 +11,8 @@ from schemas.events import FeedGap, Origin, Struct, TokenCreated, TokenEvent, To
 MINUTE_S = 60
 HOUR_S = 3600
 DAY_S = 86_400
+
+MARKER_TTL_S = 1  # the server raises a message's own time to live to this
 
 PARTITIONS_DEFAULT = 32
 PARTITIONS_MAX = 256
@@ -29,6 +32,7 @@ class Stream(Struct, frozen=True, kw_only=True):
     dedup_window_s: int = 120
     refuse_when_full: bool = False
     partitioned: str = ""  # "signals" stores signals.<user> as signals.<partition>.<user>
+    message_ttls: bool = False  # messages may end by themselves, and leave a marker
     history: int = 0  # messages kept for a subject; 0 = all. Buckets have at least 1
     bucket: bool = False
 
@@ -94,7 +98,15 @@ DEAD = Stream(
 )
 
 
-def _bucket(name: str, description: str, *, age_s_max: int = 0, history: int = 1, bytes_max: int = 64 << 20) -> Stream:
+def _bucket(
+    name: str,
+    description: str,
+    *,
+    age_s_max: int = 0,
+    history: int = 1,
+    bytes_max: int = 64 << 20,
+    message_ttls: bool = False,
+) -> Stream:
     return Stream(
         name=f"KV_{name}",
         subjects=(f"$KV.{name}.>",),
@@ -103,6 +115,7 @@ def _bucket(name: str, description: str, *, age_s_max: int = 0, history: int = 1
         bytes_max=bytes_max,
         refuse_when_full=True,
         history=history,
+        message_ttls=message_ttls,
         bucket=True,
     )
 
@@ -111,7 +124,7 @@ def _bucket(name: str, description: str, *, age_s_max: int = 0, history: int = 1
 BOTS = _bucket("bots", "The wanted state of each user's bot", history=16, bytes_max=512 << 20)
 ACCOUNTS = _bucket("accounts", "People who may log in")
 SESSIONS = _bucket("sessions", "Logins and one-time links, as hashes", age_s_max=DAY_S)
-MEMBERS = _bucket("members", "Bot processes alive", age_s_max=HOUR_S)
+MEMBERS = _bucket("members", "Processes alive", age_s_max=HOUR_S, message_ttls=True)
 WATCH = _bucket("watch", "Mints whose trades somebody needs", age_s_max=DAY_S)
 SCORES = _bucket("scores", "The newest score of each token", age_s_max=DAY_S, bytes_max=256 << 20)
 
@@ -124,7 +137,10 @@ DISPATCH = Consumer(stream="DECISIONS", name="dispatch", subject="decisions.>", 
 
 
 def partition_consumer(partition: int) -> Consumer:
-    return Consumer(stream="SIGNALS", name=f"p{partition}", subject=f"signals.{partition}.*", unacked_max=1000)
+    # The short wait bounds how long a signal is out of reach that was given to an owner who was about to lose it.
+    return Consumer(
+        stream="SIGNALS", name=f"p{partition}", subject=f"signals.{partition}.*", unacked_max=1000, ack_wait_s=5
+    )
 
 
 def consumers(partitions: int) -> tuple[Consumer, ...]:
@@ -158,6 +174,11 @@ def stored_fills_subject(user: str, partitions: int) -> str:
     return f"fills.{partition(user, partitions)}.{user}"
 
 
+def about_user(stored_subject: str) -> bool:
+    """Whether a line of FILLS is a user's; the others say who owns a partition."""
+    return not user_of(stored_subject).startswith("~")
+
+
 def dead_subject(stream: str, consumer: str) -> str:
     return f"dead.{stream}.{consumer}"
 
@@ -172,6 +193,7 @@ def valid_user(user: str) -> bool:
     return bool(_USER.match(user))
 
 
+@lru_cache(maxsize=1 << 16)
 def partition(user: str, partitions: int) -> int:
     """The partition that the server's subject transform `{{partition(N,1)}}` gives a user.
 
@@ -206,6 +228,9 @@ def stream_config(stream: Stream, partitions: int) -> dict[str, Any]:
         "deny_purge": False,
         "allow_rollup_hdrs": stream.bucket,
     }
+    if stream.message_ttls:
+        config["allow_msg_ttl"] = True
+        config["subject_delete_marker_ttl"] = MARKER_TTL_S * 1_000_000_000
     if stream.partitioned:
         prefix = stream.partitioned
         transform = f"{prefix}.{{{{partition({partitions},1)}}}}.{{{{wildcard(1)}}}}"

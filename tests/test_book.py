@@ -88,9 +88,14 @@ def decide(book: Book, events: list[Any], signals: list[Arrived], now_ns: int) -
     return book.act(signals, now_ns, now_ns)
 
 
+def last(book: Book) -> int:
+    """Sequence of the newest line."""
+    return max((account.last_sequence for account in book._accounts.values()), default=0)
+
+
 def store(book: Book, group: Group) -> None:
     """As when the broker has taken the whole group."""
-    book.settle(group, group.drafts, book.folded + 1)
+    book.settle(group, group.drafts, 1 + last(book))
     book.undo(group)  # what the fleet does after each group: nothing is left to undo
 
 
@@ -111,7 +116,7 @@ def state(book: Book) -> Any:
     accounts = {user: msgspec.to_builtins(a) for user, a in book._accounts.items() if a != Account()}
     held = {mint: sorted(users) for mint, users in book._holders.items()}
     prices = {mint: book.prices.get(mint) for mint in ("A", "B", "C", "M")}
-    return accounts, held, prices, set(book.prices._held), set(book._agenda._due_at), book.folded
+    return accounts, held, prices, set(book.prices._held), set(book.agenda._due_at)
 
 
 # A signal and its outcome
@@ -288,10 +293,10 @@ def test_the_heap_of_deadlines_does_not_grow_with_trades() -> None:
     for i in range(3000):
         decide(book, [trade(lamports=SOL + i, at_ns=NOW + i)], [], NOW + i)
         book.configure("u", wanted("u"), i, NOW)
-    assert (len(book._agenda._due) <= 6 + 1000, len(book._agenda._due_at)) == (True, 2)
+    assert (len(book.agenda._due) <= 6 + 1000, len(book.agenda._due_at)) == (True, 2)
     for i in range(3000):
         book.remember(trade(lamports=2 * SOL + i, at_ns=NOW + 500 + i))
-    assert (len(book._agenda._due) <= 6 + 1000, len(book._agenda._due_at)) == (True, 2)
+    assert (len(book.agenda._due) <= 6 + 1000, len(book.agenda._due_at)) == (True, 2)
 
 
 def test_the_heap_does_not_grow_with_groups_that_are_undone() -> None:
@@ -301,7 +306,7 @@ def test_the_heap_does_not_grow_with_groups_that_are_undone() -> None:
         book.undo(group)
         group = decide(book, [], [], NOW + 1 + i)
         assert outcomes(group) == [Reason.TAKE_PROFIT]
-    assert len(book._agenda._due) <= 2 + 1000
+    assert len(book.agenda._due) <= 2 + 1000
 
 
 @pytest.mark.parametrize(
@@ -352,23 +357,6 @@ def test_the_next_line_is_expected_behind_the_one_just_stored() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("folded", "first", "after"),
-    [
-        (0, 1, 2),  # next to what is folded: the place moves along
-        (5, 6, 7),
-        (5, 7, 5),  # line 6 is somebody else's and must still be read
-        (5, 100, 5),
-    ],
-)
-def test_what_is_folded_never_passes_over_somebody_elses_lines(folded: int, first: int, after: int) -> None:
-    book = book_of("u", "v")
-    book.folded = folded
-    group = decide(book, [], arrive(signal("u"), signal("v")), NOW)
-    book.settle(group, group.drafts, first)
-    assert book.folded == after
-
-
 def test_a_line_of_ones_own_that_is_read_back_counts_once() -> None:
     book = holding("u", "v")
     before = state(book)
@@ -400,7 +388,7 @@ def test_a_line_that_makes_no_sense_is_told_and_the_user_goes_on_behind_it() -> 
         book.fold(append_of("u", *entries, *entries, signals=5), 7)  # sells the same tokens twice
     account = book.account("u")
     assert account is not None
-    assert (account.last_sequence, account.signal_sequence, book.folded) == (7, 5, 7)
+    assert (account.last_sequence, account.signal_sequence) == (7, 5)
     assert (account.positions, list(book.held)) == ({}, [])
     group = decide(book, [], arrive(signal("u", "C"), first=6), NOW)
     assert (outcomes(group), group.drafts[0].expected) == ([Reason.SIGNAL], 7)
@@ -412,7 +400,19 @@ def test_a_line_that_cannot_be_read_is_passed_over() -> None:
     book.pass_over("new", 6)
     group = decide(book, [], arrive(signal("u", "B"), signal("new", "B"), first=2), NOW)
     assert [(d.append.user, d.expected) for d in group.drafts] == [("u", 5), ("new", 6)]
-    assert book.folded == 6
+
+
+def test_users_that_are_somebody_elses_are_forgotten_with_all_that_they_had() -> None:
+    book, alone = holding("u", "v"), holding("v")
+    book.keep(lambda user: user == "v")
+    account = alone.account("v")
+    assert account is not None
+    account.last_sequence = account.signal_sequence = 2  # it was the second one there
+    assert state(book) == state(alone)
+    assert book.account("u") is None
+    assert book.carried(lambda user: True)[0] == {"M"}
+    book.keep(lambda user: False)
+    assert (book.users, list(book.followed), book.agenda._due_at) == (0, [], {})
 
 
 # Undoing

@@ -76,8 +76,13 @@ def entries(group: Group) -> list[Entry]:
     return group.entries.get("u", [])
 
 
+def last(made: Book) -> int:
+    """Sequence of the newest line."""
+    return max((account.last_sequence for account in made._accounts.values()), default=0)
+
+
 def store(made: Book, group: Group) -> list[Entry]:
-    made.settle(group, group.drafts, made.folded + 1)
+    made.settle(group, group.drafts, 1 + last(made))
     made.undo(group)
     return entries(group)
 

@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import io
 import json
+import re
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import pytest
+from typing import Any, NamedTuple
 
 from ingest.intake import FIGURES, Intake
 from ingest.market import Market
@@ -42,6 +41,7 @@ SPEED = 12  # of the market: some five coins and a few hundred trades a second
 RUN_S = 20
 SETTLE_MS = 2_500  # of 5,000 after which an event only informs: room on both sides on a loaded machine
 LANDING_MS = 600
+ATTEMPTS = 3  # on a machine so loaded that something took longer than SETTLE_MS, the run is no example of the claim
 
 Make = Callable[..., Service]
 
@@ -88,10 +88,11 @@ class Line:
             "bots": {"MINTLINE_BOTS_SETTLE_MS": str(SETTLE_MS), "MINTLINE_BOTS_LANDING_MS": str(LANDING_MS)},
         }
         self._running: dict[str, Service] = {}
+        self._ports: dict[str, int] = {}
 
     async def start(self, *names: str) -> None:
         for name in names:
-            port = free_port()
+            port = self._ports[name] = free_port()
             service = self._make(name, **self._common, **self._own.get(name, {}), MINTLINE_HTTP_PORT=str(port))
             self._running[name] = service
             service.start()
@@ -102,6 +103,11 @@ class Line:
                 return False
 
             await eventually(ready, f"{name} to be ready")
+
+    async def late(self) -> int:
+        """What came to the bots later than the settling time."""
+        metrics = (await fetch(f"http://127.0.0.1:{self._ports['bots']}/metrics", 5.0))[1].decode()
+        return int(float(re.findall(r"^mintline_late_total (\S+)", metrics, re.MULTILINE)[0]))
 
     def stop(self, name: str) -> None:
         self._running[name].signal(signal.SIGTERM)
@@ -123,13 +129,16 @@ async def ledgers(bus: Bus) -> dict[str, list[dict[str, Any]]]:
     """Each user's entries, in order."""
     found: dict[str, list[dict[str, Any]]] = {}
     for message in await read(bus, "FILLS", ">", after_sequence=0):
+        if not subjects.about_user(message.subject):
+            continue
         line = json.loads(message.data)
         found.setdefault(line["user"], []).extend(line["entries"])
     return found
 
 
-async def run_live(broker: Broker, bus: Bus, make: Make, recording: Path) -> int:
-    """RUN_S of the market through real processes. Gives the time of the last frame, up to which all is decided."""
+async def run_live(broker: Broker, bus: Bus, make: Make, recording: Path) -> tuple[int, int]:
+    """RUN_S of the market through real processes. Gives the time of the last frame, up to which all is decided, and
+    how much came later than the settling time."""
     await enrol(Common(nats_url=broker.url, partitions=PARTITIONS), users())
     async with serve(Market(seed=11), speed=SPEED) as simulator:
         line = Line(make, broker, simulator.url, recording)
@@ -147,8 +156,9 @@ async def run_live(broker: Broker, bus: Bus, make: Make, recording: Path) -> int
         return time.time_ns() > last_ns + SETTLE_MS * 1_000_000 and any(entry["at_ns"] > last_ns for entry in entries)
 
     await eventually(went_on, "the bots to act on what comes after the last frame", 30.0)
+    late = await line.late()
     line.stop("bots")
-    return last_ns
+    return last_ns, late
 
 
 def replayed(recording: Path, last_ns: int) -> tuple[list[bytes], dict[str, list[dict[str, Any]]], Replay]:
@@ -164,27 +174,40 @@ def replayed(recording: Path, last_ns: int) -> tuple[list[bytes], dict[str, list
     return [line for line in lines if line.startswith(b'{"type":"decision"')], found, replay
 
 
-@pytest.fixture
-def recording(tmp_path: Path) -> Path:
-    return tmp_path / "heard.jsonl"
+class Lived(NamedTuple):
+    decisions: list[bytes]
+    ledgers: dict[str, list[dict[str, Any]]]
+    last_ns: int
+    late: int
 
 
-@pytest.fixture
-async def bus(broker: Broker) -> AsyncIterator[Bus]:
-    async with open_bus(broker, partitions=PARTITIONS) as opened:
-        yield opened
+async def lived(directory: Path, make: Make) -> Lived:
+    broker = Broker(directory)
+    broker.start()
+    try:
+        async with open_bus(broker, partitions=PARTITIONS) as bus:
+            last_ns, late = await run_live(broker, bus, make, directory / "heard.jsonl")
+            found = {
+                user: [entry for entry in entries if entry["at_ns"] <= last_ns]
+                for user, entries in (await ledgers(bus)).items()
+            }
+            decisions = [message.data for message in await read(bus, "DECISIONS", ">", after_sequence=0)]
+    finally:
+        broker.kill()
+    return Lived(decisions, {user: entries for user, entries in found.items() if entries}, last_ns, late)
 
 
 async def test_live_and_replay_of_the_same_frames_write_the_same_decisions_and_ledgers(
-    broker: Broker, bus: Bus, service: Make, recording: Path
+    service: Make, tmp_path: Path
 ) -> None:
-    last_ns = await run_live(broker, bus, service, recording)
-    live = {
-        user: [entry for entry in entries if entry["at_ns"] <= last_ns]
-        for user, entries in (await ledgers(bus)).items()
-    }
-    live = {user: entries for user, entries in live.items() if entries}
-    decisions, again, replay = replayed(recording, last_ns)
+    for attempt in range(ATTEMPTS):
+        run = await lived(tmp_path / str(attempt), service)
+        if not run.late:
+            break
+        print(f"\nattempt {attempt + 1}: {run.late} events or signals came more than {SETTLE_MS} ms late")
+    assert not run.late, "the machine is too loaded for this test"
+    live = run.ledgers
+    decisions, again, replay = replayed(tmp_path / str(attempt) / "heard.jsonl", run.last_ns)
 
     kinds = Counter(entry["type"] for entries in live.values() for entry in entries)
     sells = Counter(
@@ -195,7 +218,7 @@ async def test_live_and_replay_of_the_same_frames_write_the_same_decisions_and_l
     print(f"\n{frames} frames, {len(decisions)} decisions, {replay.signals} signals, {len(live)} users with a ledger:")
     print(f"{dict(kinds)}, sales {dict(sells)}")
 
-    assert [message.data for message in await read(bus, "DECISIONS", ">", after_sequence=0)] == decisions
+    assert run.decisions == decisions
     assert live.keys() == again.keys()
     for user, entries in live.items():
         assert entries == again[user], f"{user}'s ledger"

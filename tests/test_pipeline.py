@@ -225,7 +225,8 @@ async def test_every_frame_of_a_recording_is_accounted_for(broker: Broker, bus: 
         "dead": figures['frames_total{outcome="dead"}'],
         "by kind": dict(kinds),
     }
-    decisions, signals, fills = [await stored(bus, name) for name in ("DECISIONS", "SIGNALS", "FILLS")]
+    decisions, signals, lines = [await stored(bus, name) for name in ("DECISIONS", "SIGNALS", "FILLS")]
+    fills = [line for line in lines if subjects.about_user(line.subject)]
     entries = [entry for message in fills for entry in json.loads(message.data)["entries"]]
     print(f"\n{accounting}\ndecisions {len(decisions)} signals {len(signals)} ", end="")
     print(f"outcomes {dict(Counter(':'.join(one) for one in outcomes(entries)))} in {time.monotonic() - began_s:.1f} s")

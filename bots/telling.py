@@ -47,10 +47,10 @@ class Teller:
                         figures.add("exits_total", reason=entry.reason)
                 elif isinstance(entry, Refusal):
                     figures.add("refused_total", reason=entry.reason)
-        figures.put("pending_orders", book.pending_orders)
-        figures.put("open_positions", book.open_positions)
+        figures.put("pending_orders", book.holders.orders)
+        figures.put("open_positions", book.holders.positions)
         figures.put("late_total", book.agenda.late)
-        figures.put("mints_followed", len(list(book.held)))
+        figures.put("mints_followed", len(list(book.holders.held)))
         figures.put("accounts", book.users)
         self._log_fills(fills)
 

@@ -248,19 +248,26 @@ class Book:
         if group.now_ns - event.seen_at_ns > PROMPT_NS:
             self.remember(event)
             return
+        if isinstance(event, FeedGap):
+            self.prices.apply(event)
+            return
+        before = self.prices.get(event.mint)
         price = self.prices.apply(event)
-        if price is not None and not isinstance(event, FeedGap):
-            self._on_price(group, event.mint, price, event.seen_at_ns)
+        if price is not None:
+            moved = before is None or before.migrated_at_ns != price.migrated_at_ns
+            self._on_price(group, price, event.seen_at_ns, moved)
 
-    def _on_price(self, group: Group, mint: str, price: Price, at_ns: int) -> None:
-        feed = self.prices.feed
+    def _on_price(self, group: Group, price: Price, at_ns: int, moved: bool) -> None:
+        """moved: whether the coin has just left its curve. Any other price brings no deadline nearer."""
+        mint, feed = price.mint, self.prices.feed
         for user in self.holders.of(mint):
             if user in group.before:  # a highest value was seen, whatever becomes of the group
                 bot.observe(group.before[user], mint, price)
             entries = bot.on_price(self._accounts[user], mint, self.mandate(user), price, at_ns, feed)
             if entries:
                 self._take(group, user, entries, at_ns)
-            self._schedule(user, mint, at_ns)
+            if entries or moved:
+                self._schedule(user, mint, at_ns)
 
     def _on_alarm(self, group: Group, alarm: Decision) -> None:
         at_ns = self._time(alarm.decided_at_ns, group.now_ns)

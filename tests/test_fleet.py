@@ -393,12 +393,12 @@ async def test_an_exit_whose_answer_is_lost_happens_once(broker: Broker, bus: Bu
         await tell(bus, signal("a", 1))
         await done(bus)
         for forwarded in (False, True):
-            proxy.cut_at(b"Nats-Batch-Commit", forwarded=forwarded)
+            proxy.cut_at(b"HPUB fills.a ", forwarded=forwarded)
             number = 2 + forwarded
             await tell(bus, signal("a", number))
             await done(bus)
             assert not proxy.armed
-            proxy.cut_at(b"Nats-Batch-Commit", forwarded=forwarded)
+            proxy.cut_at(b"HPUB fills.a ", forwarded=forwarded)
             await happen(bus, trade(f"M{number}", 0))
             await eventually(lambda n=number: f"M{n}" not in running.fleet.book.holders.held, "the exit")  # type: ignore[misc]
             assert not proxy.armed

@@ -27,6 +27,8 @@ FIGURES = {
     "interruptions_total": "Times that the loop started again, by kind",
     "dead_letters_total": "Messages that could not be processed, by reason's kind",
     "appends_total": "Lines stored in the ledger",
+    "lines_folded_total": "Lines of the ledger read back, at a start or a takeover",
+    "snapshots_total": "Accounts and marks written to the bucket `folds`",
 }
 
 

@@ -47,6 +47,11 @@ class Broker:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
@@ -261,6 +266,11 @@ class Service:
     def wait(self, within_s: float = WAIT_S_MAX) -> int:
         assert self._process is not None
         return self._process.wait(within_s)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def running(self) -> bool:

@@ -23,7 +23,6 @@ import msgspec
 
 from observer import figures
 from observer.facts import Facts, Seen, StageFacts, StreamFacts, alive, figure
-from observer.tally import UserTally
 from observer.times import SECOND_NS, age_ms, iso
 from observer.verdict import Check, Status, Verdict, feed_running
 from schemas.codec import Decoder
@@ -156,7 +155,7 @@ def stats(facts: Facts, page: PageRequest, max_capacity: int) -> StatsAnswer:
                 active_bots=active,
                 tokens_analyzed=facts.tokens_analyzed,
                 signals_sent=signals.last_sequence if signals is not None else 0,
-                bots=_bots(facts.running, page, facts.at_ns),
+                bots=_bots(facts, page),
             ),
             streams=_streams(facts),
             processes=[_process(seen, facts.at_ns) for seen in facts.processes],
@@ -173,15 +172,16 @@ def health(facts: Facts, verdict: Verdict) -> HealthAnswer:
     )
 
 
-def _bots(running: Mapping[str, UserTally], page: PageRequest, now_ns: int) -> list[BotStats]:
+def _bots(facts: Facts, page: PageRequest) -> list[BotStats]:
+    running, users = facts.running, facts.users
     first = (page.page - 1) * page.per_page
     # Shorter ids first puts numbered users in the order of their numbers.
     names = sorted(running, key=lambda name: (len(name), name))[first : first + page.per_page]
     return [
         BotStats(
             user_id=name,
-            signals_received=running[name].signals_settled,
-            uptime=_whole_s(running[name].running_since_at_ns or now_ns, now_ns),
+            signals_received=users[name].signals_settled if name in users else 0,
+            uptime=_whole_s(running[name], facts.at_ns),
         )
         for name in names
     ]

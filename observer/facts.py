@@ -80,7 +80,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """One moment. running, totals: live views of the folds, for reading at once, not for keeping.
+    """One moment. running, users, totals: live views of the tally, for reading at once, not for keeping.
 
     streams, stages: by name and by service; absent: not known. tokens_received and the rest: see `creations.py`.
     folded: whether the folds have reached the end of their streams since observer started.
@@ -96,7 +96,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     tokens_received: int
     tokens_per_minute: int
     tokens_analyzed: int
-    running: Mapping[str, UserTally]
+    running: Mapping[str, int]
+    users: Mapping[str, UserTally]
     totals: Totals
 
 
@@ -143,6 +144,7 @@ def gather(
         tokens_per_minute=creations.per_minute(now_ns),
         tokens_analyzed=creations.analyzed,
         running=tally.running,
+        users=tally.users,
         totals=tally.totals,
     )
 

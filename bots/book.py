@@ -52,6 +52,7 @@ class Book:
         self._landing_ns = landing_ns
         self._accounts: dict[str, Account] = {}
         self._mandates: dict[str, Mandate] = {}
+        self.running = 0  # users whose bot is wanted running
         self.agenda = Agenda()
         self._holders: dict[str, dict[str, None]] = {}  # users as the keys, so that their order is the same every time
         self._ordered: dict[str, int] = {}  # orders that have not landed, by mint
@@ -115,7 +116,7 @@ class Book:
     def configure(self, user: str, wanted: BotWanted | None, revision: int, now_ns: int) -> str | None:
         """Take a bot's wanted state; the text of what is wrong with it, or None. A wrong one stops the bot."""
         self.revision = max(self.revision, revision)
-        problem = None
+        problem, was_running = None, self.mandate(user).running
         try:
             if wanted is not None:
                 self._mandates[user] = mandate.mandate_of(wanted)
@@ -123,6 +124,7 @@ class Book:
             problem = str(error)
         if wanted is None or problem is not None:
             self._mandates[user] = mandate.stopped(self.mandate(user))
+        self.running += self.mandate(user).running - was_running
         account = self._accounts.get(user)
         for mint in account.positions if account is not None else ():
             self.agenda.due_by(user, mint, now_ns)

@@ -81,7 +81,6 @@ class Fleet:
         self._events: Follower | None = None
         self._alarms: Follower | None = None
         self._taken: dict[int, deque[_Taken]] = {}  # by partition
-        self._running: set[str] = set()
         self._settle_ns = settle_ns
         self._teller = Teller(process.figures, process.log)
         self.book = Book(landing_ns)
@@ -199,11 +198,7 @@ class Fleet:
         if problem is not None:
             self._process.log.error("config_refused", user=change.key, reason=problem)
             self._process.figures.add("configs_refused_total")
-        if wanted is not None and problem is None and wanted.wanted == "running":
-            self._running.add(change.key)
-        else:
-            self._running.discard(change.key)
-        self._process.figures.put("active_bots", len(self._running))
+        self._process.figures.put("active_bots", self.book.running)
 
     def _switch(self, change: buckets.Change) -> None:
         """The operators' switch for everybody. One that cannot be read stops entries: better too few than too many."""

@@ -18,7 +18,7 @@ from bots.book import Book
 from bots.group import Arrived, Group
 from bots.owning import Owning
 from bots.positions import LedgerError
-from bots.telling import Teller
+from bots.telling import Teller, tell_lag
 from bots.watching import Watching
 from runtime import buckets, telemetry, wire
 from runtime.bus import Bus
@@ -94,6 +94,7 @@ class Fleet:
         self._process.spawn(self._watching.run(), "watching")
         self._process.spawn(self._owning.members.follow(), "follow-members")
         self._process.spawn(self._owning.members.announce(), "announce")
+        self._process.spawn(tell_lag(self._process.figures, self._owning.readers), "consumer-lag")
         await keep_on(self._process, self._start, self._step)
         await self._owning.close()
 

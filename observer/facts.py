@@ -24,6 +24,7 @@ REMEMBERED_S = 300
 PROCESSES_MAX = 256
 
 Info = Mapping[str, Any]
+NOTHING: Mapping[str, int] = {}
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,11 +53,24 @@ class StreamFacts(msgspec.Struct, frozen=True, kw_only=True):
     last_at_ns: int | None
 
 
+class ConsumerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """How far behind one consumer is: in messages, and by the age of the first one that it has not acknowledged.
+
+    waiting: standing pulls (0: nobody asks).
+    """
+
+    name: str
+    lag: int
+    lag_seconds: int
+    waiting: int
+
+
 class StageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """How far behind a stage is, over all its consumers.
 
     pending: messages not yet delivered; unacked: delivered, not acknowledged; waiting: standing pulls (0: nobody asks).
     acked_sequence: everything in the stream up to here is done, by every one of its consumers.
+    consumers: each of them, in the stage's order.
     """
 
     service: str
@@ -65,10 +79,15 @@ class StageFacts(msgspec.Struct, frozen=True, kw_only=True):
     unacked: int
     waiting: int
     acked_sequence: int
+    consumers: tuple[ConsumerFacts, ...] = ()
 
     @property
     def lag(self) -> int:
         return self.pending + self.unacked
+
+    @property
+    def lag_seconds(self) -> int:
+        return max((consumer.lag_seconds for consumer in self.consumers), default=0)
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,16 +141,18 @@ def gather(
     stages: Sequence[tuple[Stage, Sequence[Info | None]]],
     creations: Creations,
     tally: Tally,
+    oldest_at_ns: Mapping[str, int] = NOTHING,
 ) -> Facts:
     """Put it together. What the broker said is ignored while it is away: it would be old.
 
     streams: STREAM.INFO answers by name; stages: CONSUMER.INFO answers in the order of each stage's consumers; None
-    where there was no answer.
+    where there was no answer. oldest_at_ns: by consumer, when the first message that it has not acknowledged was
+    stored; absent: there is none.
     """
     if not broker_up:
         streams, stages = {}, ()
     read = {name: read_stream(name, info) for name, info in streams.items() if info is not None}
-    behind = {stage.service: read_stage(stage, infos) for stage, infos in stages}
+    behind = {stage.service: read_stage(stage, infos, oldest_at_ns, now_ns) for stage, infos in stages}
     return Facts(
         at_ns=now_ns,
         broker_up=broker_up,
@@ -162,7 +183,9 @@ def read_stream(name: str, info: Info) -> StreamFacts:
     )
 
 
-def read_stage(stage: Stage, infos: Sequence[Info | None]) -> StageFacts | None:
+def read_stage(
+    stage: Stage, infos: Sequence[Info | None], oldest_at_ns: Mapping[str, int] = NOTHING, now_ns: int = 0
+) -> StageFacts | None:
     """Sums over the stage's consumers; None unless every one of them answered."""
     known = [info for info in infos if info is not None]
     if not known or len(known) != len(stage.consumers):
@@ -174,7 +197,21 @@ def read_stage(stage: Stage, infos: Sequence[Info | None]) -> StageFacts | None:
         unacked=sum(info["num_ack_pending"] for info in known),
         waiting=sum(info["num_waiting"] for info in known),
         acked_sequence=min(info["ack_floor"]["stream_seq"] for info in known),
+        consumers=tuple(
+            ConsumerFacts(
+                name=consumer.name,
+                lag=unacknowledged(info),
+                lag_seconds=max(0, now_ns - oldest_at_ns.get(consumer.name, now_ns)) // SECOND_NS,
+                waiting=info["num_waiting"],
+            )
+            for consumer, info in zip(stage.consumers, known, strict=True)
+        ),
     )
+
+
+def unacknowledged(info: Info) -> int:
+    """Messages that a consumer has not acknowledged, delivered or not."""
+    return int(info["num_pending"]) + int(info["num_ack_pending"])
 
 
 def hear(processes: dict[tuple[str, str], Seen], status: ProcessStatus, now_ns: int) -> None:

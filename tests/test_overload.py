@@ -193,6 +193,7 @@ async def test_a_store_that_hangs_shows_as_lag_and_holds_no_more_than_its_buffer
         await until_settled(bus, 103)
         await eventually(lambda: process.figures["consumer_lag_seconds"] == 0, "the fleet to have caught up")
     finally:
+        go_on.set()
         process.stop.set()
         await running
         for task in tuple(process._tasks):

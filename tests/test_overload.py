@@ -47,7 +47,7 @@ USERS = [f"u{number}" for number in range(100)]
 SPEED = 100
 PLAYED_S = 8  # of our time; a hundred times as much of the market's
 WHOLE_LINE_S_MAX = 120.0
-RSS_MB_MAX = 250  # of each process of ours; measured over 15 s: at most 91
+RSS_MB_MAX = 250  # of each process of ours; measured over 20 s: at most 106
 
 Make = Callable[..., Service]
 _append: Decoder[Append] = Decoder(Append)

@@ -10,13 +10,16 @@ models that are not in use and answers with {"freed_bytes": …, "stats": …}.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from analyze.division import carry_over
 from analyze.features import FEATURE_NAMES
 from analyze.models import Models
 from analyze.stage import Analyzing, Told
+from runtime.bus import Unavailable
 from runtime.fences import OwnerRecord
 from runtime.members import Members
 from runtime.parts import FIGURES as PARTS_FIGURES
@@ -26,8 +29,10 @@ from runtime.settings import Settings
 from runtime.telemetry import Figures
 from runtime.worker import Worker
 from schemas import subjects
+from schemas.subjects import Consumer
 
 MODELS_POLL_S = 2.0
+RETRY_S = 0.25
 
 FIGURES = {
     **PARTS_FIGURES,
@@ -90,6 +95,17 @@ class Shelf:
         return msgspec.json.encode({"freed_bytes": freed_bytes, "stats": self._models.stats()})
 
 
+async def _know_place(process: Process, consumers: Sequence[Consumer]) -> None:
+    while not process.stop.is_set():
+        try:
+            if await carry_over(process.bus, consumers):
+                process.log.warning("divided_otherwise", partitions=len(consumers))
+            return
+        except Unavailable as error:
+            process.log.warning("interrupted", reason=f"{type(error).__name__}: {error}")
+            await process.pause(RETRY_S)
+
+
 async def main(process: Process, settings: AnalyzeSettings) -> None:
     bus, ready = process.bus, asyncio.Event()
     directory = Path(settings.models_dir or Path(process.common.data_dir) / "models")
@@ -102,6 +118,7 @@ async def main(process: Process, settings: AnalyzeSettings) -> None:
     await bus.answer("analyze.models.optimize", shelf.answer_optimize)
     members = Members(process, ready)
     consumers = subjects.analyze_consumers(process.common.mint_partitions)
+    await _know_place(process, consumers)
 
     def worker(part: int) -> Worker:
         stage = Analyzing(process, models, told, part, len(consumers))

@@ -16,11 +16,13 @@ import pytest
 
 from analyze.__main__ import FIGURES, AnalyzeSettings, main
 from analyze.analysis import Analysis
+from analyze.division import place_of
 from ingest.market import Market
 from ingest.venues.pumpportal import parse
 from portal.enrol import enrol
 from runtime import buckets, telemetry
 from runtime.bus import Bus
+from runtime.declare import declare
 from runtime.embedded import free_port
 from runtime.process import Process
 from runtime.readers import read
@@ -260,6 +262,40 @@ async def test_a_takeover_in_the_middle_of_a_batch_loses_and_doubles_nothing(
         async with analyzer("b", 1):
             await worked_through(opened, 1)
             assert await decided(opened) == EXPECTED
+
+
+async def test_another_number_of_parts_goes_on_where_the_former_one_stood(broker: Broker, analyzer: Start) -> None:
+    async with bus(broker) as opened:
+        told = 0
+        for parts, share_of in ((1, 0.3), (3, 0.6), (2, 0.8), (1, 1.0)):
+            until = int(share_of * len(EVENTS))
+            await declare(opened, 4, parts)  # as every process does when it starts
+            async with analyzer("a", parts) as running:
+                await owning(parts, running)
+                assert running.figure("messages_in_total") == 0
+                await tell(opened, EVENTS[told:until])
+                await worked_through(opened, parts)
+                assert running.figure("messages_in_total") == parts * (until - told)
+                await running.stop()
+            told = until
+            names = (await opened.api("CONSUMER.NAMES.TOKENS"))["consumers"]
+            assert {name for name in names if name.startswith("analyze")} == {
+                consumer.name for consumer in subjects.analyze_consumers(parts)
+            }
+        assert await decided(opened) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("floors", "place"),
+    [
+        ({}, 0),
+        ({"analyze": 7}, 7),
+        ({"analyze-0-of-2": 5, "analyze-1-of-2": 9}, 5),
+        ({"analyze": 0, "analyze-0-of-2": 5, "analyze-1-of-2": 9}, 5),  # the one was made by mistake, and never used
+    ],
+)
+def test_the_place_is_that_of_the_furthest_whole_set(floors: dict[str, int], place: int) -> None:
+    assert place_of(floors) == place
 
 
 async def test_what_cannot_be_read_is_kept_once_by_its_own_part(broker: Broker, analyzer: Start) -> None:

@@ -57,9 +57,12 @@ class AnalyzeSettings(Settings, frozen=True, kw_only=True):
     """What only analyze needs.
 
     models_dir: where the models for AI_PREDICTIONS are; without it `models` in the data directory.
+    stand_by: whether to follow what another process works on, so that taking over takes seconds; it costs as much CPU
+        as the work itself.
     """
 
     models_dir: str = ""
+    stand_by: bool = True
 
 
 class Shelf:
@@ -125,7 +128,7 @@ async def main(process: Process, settings: AnalyzeSettings) -> None:
         fence = OwnerRecord(bus, stage.output, subjects.decisions_owner_subject(part), part, members.me)
         return Worker(process, consumers[part], stage, fence, ready)
 
-    await Parts(process, members, ready, len(consumers), worker).run()
+    await Parts(process, members, ready, len(consumers), worker, stands_by=settings.stand_by).run()
 
 
 def cli() -> None:

@@ -21,7 +21,7 @@ from runtime import buckets, readers
 from runtime.bus import Unavailable
 from runtime.process import Process
 from schemas.codec import Decoder, MalformedEvent, encode
-from schemas.ownership import Member, first_two, free_share
+from schemas.ownership import Member, free_share, nearest
 
 TTL_S: Final = 3
 ANNOUNCE_S: Final = 0.5
@@ -62,9 +62,9 @@ class Members:
         """The parts that this process may work on now; none while the others take it for dead."""
         return free_share(self.me, self._living.values(), parts)
 
-    def nearest(self, parts: int) -> frozenset[int]:
-        """The parts that fall to this process when it is a member, or would if whoever has them went."""
-        return first_two(self.me.instance, (member.instance for member in self._living.values()), parts)
+    def nearest(self, parts: int, places: int) -> frozenset[int]:
+        """The parts for which this process is among the first `places` when it is a member."""
+        return nearest(self.me.instance, (member.instance for member in self._living.values()), parts, places)
 
     @property
     def others(self) -> int:

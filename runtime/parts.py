@@ -41,13 +41,22 @@ class Parts:
     """
 
     def __init__(
-        self, process: Process, members: Members, ready: asyncio.Event, count: int, make: Callable[[int], Worker]
+        self,
+        process: Process,
+        members: Members,
+        ready: asyncio.Event,
+        count: int,
+        make: Callable[[int], Worker],
+        *,
+        stands_by: bool = True,
     ) -> None:
+        """stands_by: whether it follows what another process works on, and it would get if that one went."""
         self._process = process
         self._members = members
         self._ready = ready
         self._count = count
         self._make = make
+        self._places = 2 if stands_by else 1
         self._workers: dict[int, Worker] = {}  # of the parts that we work on or stand by for
         self._mine: frozenset[int] = frozenset()
         self._joined = False
@@ -68,7 +77,7 @@ class Parts:
 
     async def _start(self) -> None:
         await self._members.look()
-        for part in sorted(self._members.nearest(self._count)):
+        for part in sorted(self._members.nearest(self._count, self._places)):
             await self._worker(part).catch_up()
         if not self._joined:
             self._process.spawn(self._members.announce(), "announce")
@@ -112,7 +121,7 @@ class Parts:
             await asyncio.sleep(STAND_BY_INTERVAL_S)
             if not self._joined:
                 continue
-            near = self._members.nearest(self._count)
+            near = self._members.nearest(self._count, self._places)
             for part in self._workers.keys() - near - self._mine:
                 del self._workers[part]
             self._process.figures.put("parts_standing_by", len(near - self._mine))

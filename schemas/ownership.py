@@ -60,15 +60,16 @@ def share(instance: str, instances: Iterable[str], parts: int) -> frozenset[int]
     return frozenset(p for p in range(parts) if max(living, key=lambda each: (_weight(each, p), each)) == instance)
 
 
-def first_two(instance: str, instances: Iterable[str], parts: int) -> frozenset[int]:
-    """The parts that fall to an instance, or would if whoever has them went; as if it were among the living."""
+def nearest(instance: str, instances: Iterable[str], parts: int, places: int) -> frozenset[int]:
+    """The parts for which an instance is among the first `places`, as if it were among the living: those that fall to
+    it, then those that would if whoever has them went, and so on."""
     others = set(instances) - {instance}
 
     def before(part: int) -> int:
         mine = (_weight(instance, part), instance)
         return sum((_weight(each, part), each) > mine for each in others)
 
-    return frozenset(part for part in range(parts) if before(part) < 2)
+    return frozenset(part for part in range(parts) if before(part) < places)
 
 
 def owner_user(of_partition: int, partitions: int) -> str:

@@ -335,6 +335,7 @@ async def test_what_another_one_stored_and_acknowledged_meanwhile_is_not_stored_
             with proxy.unreachable():
                 async with worker(broker.url):
                     await done(bus, 2)
+            await eventually(lambda: old.process.is_ready, "it to be back")
             await feed(bus, "c*2")
             await done(bus, 3)
             assert old.stage.decided[-1] == "c*2"

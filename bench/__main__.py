@@ -45,7 +45,11 @@ def main() -> int:
 
 
 def measure(arguments: list[str]) -> int:
-    whole = argparse.ArgumentParser(prog="bench", description="Figures of the pipeline, each beside its peers.")
+    whole = argparse.ArgumentParser(
+        prog="bench",
+        description="Figures of the pipeline, each beside its peers. Without a name: all of them, one after another.",
+        epilog="Each takes --quick and --json [FILE], also without a name.",
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--quick", action="store_true", help="small and short: whether it works, not how fast it is")
     common.add_argument("--json", nargs="?", const="-", metavar="FILE", help="also as JSON, to a file or to stdout")

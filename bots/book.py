@@ -21,14 +21,15 @@ A user without a ledger and without a signal has no account here, and a mint is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from bots import bot, mandate, positions
 from bots.agenda import NEVER_NS, Agenda, Kind
 from bots.group import Arrived, Draft, Group
+from bots.holders import Holders
 from bots.mandate import Mandate
 from bots.paper import LANDING_NS_DEFAULT
-from bots.positions import Account, LedgerError
+from bots.positions import Account
 from bots.prices import Price, Prices
 from schemas.config import BotWanted, ConfigError
 from schemas.events import Append, Decision, Entry, FeedGap, Intent, Reason, Side, Signal, TokenEvent
@@ -53,33 +54,14 @@ class Book:
         self._accounts: dict[str, Account] = {}
         self._mandates: dict[str, Mandate] = {}
         self.agenda = Agenda()
-        self._holders: dict[str, dict[str, None]] = {}  # users as the keys, so that their order is the same every time
-        self._ordered: dict[str, int] = {}  # orders that have not landed, by mint
+        self.holders = Holders(self.prices)
         self._undone: list[tuple[int, str, str]] = []  # exits to be decided once more: (when, user, mint)
 
     # What is known
 
     @property
-    def held(self) -> Iterable[str]:
-        """Mints that some user holds."""
-        return self._holders.keys()
-
-    @property
-    def followed(self) -> Iterable[str]:
-        """Mints whose trades are needed: the held ones, and those of orders that have not landed."""
-        return self._holders.keys() | self._ordered.keys()
-
-    @property
     def users(self) -> int:
         return len(self._accounts)
-
-    @property
-    def open_positions(self) -> int:
-        return sum(len(holders) for holders in self._holders.values())
-
-    @property
-    def pending_orders(self) -> int:
-        return sum(self._ordered.values())
 
     def acted(self, user: str, sequence: int) -> bool:
         """Whether the ledger settles a signal."""
@@ -137,14 +119,14 @@ class Book:
         """Take one stored line in. Raises LedgerError for one that makes no sense; its place is noted all the same,
         and its entries count as far as they go."""
         account = self._accounts.setdefault(append.user, Account())
-        held, pending = set(account.positions), dict(account.pending)
+        if user_sequence <= account.last_sequence:
+            return
         try:
-            positions.apply(account, append, user_sequence, self.signals_created_at_ns)
-        except LedgerError:
-            positions.settle(account, append, user_sequence, self.signals_created_at_ns)
-            raise
+            for entry in append.entries:
+                if self._apply(append.user, account, entry):
+                    self._schedule(append.user, entry.mint, append.at_ns)
         finally:
-            self._reindex(append.user, held, pending, append.at_ns)
+            positions.settle(account, append, user_sequence, self.signals_created_at_ns)
 
     def pass_over(self, user: str, user_sequence: int) -> None:
         """Note a stored line that cannot be read: the user's next one is decided on its sequence."""
@@ -155,7 +137,7 @@ class Book:
         """Forget the accounts of users that are somebody else's now."""
         for user in [user for user in self._accounts if not owns(user)]:
             account, self._accounts[user] = self._accounts[user], Account()
-            self._reindex(user, set(account.positions), account.pending, 0)
+            self._reindex(user, account, 0)
             del self._accounts[user]
         self._undone = [undone for undone in self._undone if owns(undone[1])]
 
@@ -165,7 +147,7 @@ class Book:
         price = self.prices.apply(event)
         if price is None or isinstance(event, FeedGap):
             return
-        for user in self._holders.get(event.mint, ()):
+        for user in self.holders.of(event.mint):
             account = self._accounts[user]
             bot.observe(account, event.mint, price)
             if event.seen_at_ns >= account.positions[event.mint].opened_at_ns:
@@ -230,10 +212,8 @@ class Book:
         """Forget what was decided and not settled. Signals come again; what prices and deadlines asked for is looked
         at once more, at once."""
         for user, account in group.before.items():
-            undone = self._accounts[user]
-            held = set(undone.positions)
-            self._accounts[user] = account
-            self._reindex(user, held, undone.pending, group.now_ns)
+            undone, self._accounts[user] = self._accounts[user], account
+            self._reindex(user, undone, group.now_ns)
             for entry in group.entries[user]:
                 if isinstance(entry, Intent) and entry.side is Side.SELL and entry.reason is not Reason.SELL_SIGNAL:
                     self._undone.append((entry.at_ns, user, entry.mint))
@@ -268,26 +248,33 @@ class Book:
         if group.now_ns - event.seen_at_ns > PROMPT_NS:
             self.remember(event)
             return
+        if isinstance(event, FeedGap):
+            self.prices.apply(event)
+            return
+        before = self.prices.get(event.mint)
         price = self.prices.apply(event)
-        if price is not None and not isinstance(event, FeedGap):
-            self._on_price(group, event.mint, price, event.seen_at_ns)
+        if price is not None:
+            moved = before is None or before.migrated_at_ns != price.migrated_at_ns
+            self._on_price(group, price, event.seen_at_ns, moved)
 
-    def _on_price(self, group: Group, mint: str, price: Price, at_ns: int) -> None:
-        feed = self.prices.feed
-        for user in tuple(self._holders.get(mint, ())):
+    def _on_price(self, group: Group, price: Price, at_ns: int, moved: bool) -> None:
+        """moved: whether the coin has just left its curve. Any other price brings no deadline nearer."""
+        mint, feed = price.mint, self.prices.feed
+        for user in self.holders.of(mint):
             if user in group.before:  # a highest value was seen, whatever becomes of the group
                 bot.observe(group.before[user], mint, price)
             entries = bot.on_price(self._accounts[user], mint, self.mandate(user), price, at_ns, feed)
             if entries:
                 self._take(group, user, entries, at_ns)
-            self._schedule(user, mint, at_ns)
+            if entries or moved:
+                self._schedule(user, mint, at_ns)
 
     def _on_alarm(self, group: Group, alarm: Decision) -> None:
         at_ns = self._time(alarm.decided_at_ns, group.now_ns)
         price = self.prices.alarm(alarm.mint, alarm.decided_at_ns)
         if price is None:
             return
-        for user in tuple(self._holders.get(alarm.mint, ())):
+        for user in self.holders.of(alarm.mint):
             entries = bot.on_alarm(self._accounts[user], alarm.mint, self.mandate(user), price, at_ns, self.prices.feed)
             if entries:
                 self._take(group, user, entries, at_ns)
@@ -304,9 +291,7 @@ class Book:
         if intent is not None:
             price = self.prices.get(intent.mint)
             self._take(group, user, [bot.land(account, self.mandate(user), intent, price, at_ns)], at_ns)
-            if intent.mint in self._accounts[user].positions:
-                self.agenda.due_by(user, intent.mint, at_ns)
-            return
+            key = intent.mint  # how it landed may be reason enough for the next order
         self._look(group, user, key, at_ns)
 
     def _look(self, group: Group, user: str, mint: str, at_ns: int) -> None:
@@ -342,49 +327,54 @@ class Book:
         account = self._accounts[user]
         if user not in group.before:
             group.before[user] = positions.copy_of(account)
-        held, pending = set(account.positions), dict(account.pending)
-        positions.take(account, entries)
-        group.entries.setdefault(user, []).extend(entries)
-        self._reindex(user, held, pending, at_ns)
+            group.entries[user] = []
+        group.entries[user] += entries
+        for entry in entries:
+            self._apply(user, account, entry)
 
     # Indexes
 
-    def _reindex(self, user: str, before: set[str], pending: Mapping[str, Intent], at_ns: int) -> None:
-        """Bring the indexes from what the user held and had ordered before to what is so now."""
-        self._reindex_orders(user, pending)
-        account = self._accounts[user]
-        now = account.positions.keys()
-        for mint in before - now:
-            holders = self._holders[mint]
-            del holders[user]
-            if not holders:
-                del self._holders[mint]
-                self._release(mint)
-            self.agenda.cancel(user, mint)
-        for mint in now:
-            if mint not in before:
-                self._holders.setdefault(mint, {})[user] = None
-                self.prices.hold(mint)
-                self._schedule(user, mint, at_ns)
+    def _apply(self, user: str, account: Account, entry: Entry) -> bool:
+        """Take one entry in, and bring the indexes along; True where it opens a position. Raises LedgerError."""
+        mint = entry.mint
+        landed = not isinstance(entry, Intent) and entry.order_id in account.pending
+        positions.take(account, (entry,))
+        opened = mint in account.positions
+        holds = self.holders.holds(user, mint)
+        if opened and not holds:
+            self.holders.hold(user, mint)
+        elif holds and not opened:
+            self._let_go(user, mint)
+        if isinstance(entry, Intent):
+            self._order(user, entry)
+        elif landed and entry.order_id is not None:
+            self._landed(user, entry.order_id, mint)
+        return opened and not holds
 
-    def _reindex_orders(self, user: str, before: Mapping[str, Intent]) -> None:
-        now = self._accounts[user].pending
-        for order_id, intent in now.items():
-            if order_id not in before:
-                self._ordered[intent.mint] = self._ordered.get(intent.mint, 0) + 1
-                self.prices.hold(intent.mint)
-            self.agenda.due_by(user, order_id, intent.at_ns + self._landing_ns)
-        for order_id, intent in before.items():
-            if order_id not in now:
-                self.agenda.cancel(user, order_id)
-                self._ordered[intent.mint] -= 1
-                if not self._ordered[intent.mint]:
-                    del self._ordered[intent.mint]
-                    self._release(intent.mint)
+    def _reindex(self, user: str, before: Account, at_ns: int) -> None:
+        """Bring the indexes from an account that was to the one that is now."""
+        now = self._accounts[user]
+        for mint in now.positions.keys() - before.positions.keys():
+            self.holders.hold(user, mint)
+            self._schedule(user, mint, at_ns)
+        for mint in before.positions.keys() - now.positions.keys():
+            self._let_go(user, mint)
+        for order_id in now.pending.keys() - before.pending.keys():
+            self._order(user, now.pending[order_id])
+        for order_id in before.pending.keys() - now.pending.keys():
+            self._landed(user, order_id, before.pending[order_id].mint)
 
-    def _release(self, mint: str) -> None:
-        if mint not in self._holders and mint not in self._ordered:
-            self.prices.release(mint)
+    def _let_go(self, user: str, mint: str) -> None:
+        self.agenda.cancel(user, mint)
+        self.holders.let_go(user, mint)
+
+    def _order(self, user: str, intent: Intent) -> None:
+        self.holders.order(intent.mint)
+        self.agenda.due_by(user, intent.id, intent.at_ns + self._landing_ns)
+
+    def _landed(self, user: str, order_id: str, mint: str) -> None:
+        self.agenda.cancel(user, order_id)
+        self.holders.landed(mint)
 
     def _schedule(self, user: str, mint: str, after_ns: int) -> None:
         price, feed = self.prices.get(mint), self.prices.feed

@@ -30,7 +30,6 @@ highest value must be observed again (`positions.mark`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -100,29 +99,28 @@ def next_deadline_ns(
     """
     if position.selling is not None:
         return None
-    return min(_after(due_ns, after_ns) for due_ns in _deadlines_ns(position, mandate, price, feed, after_ns))
+    return min([_after(due_ns, after_ns) for due_ns in _deadlines_ns(position, mandate, price, feed, after_ns)])
 
 
-def _deadlines_ns(
-    position: Position, mandate: Mandate, price: Price | None, feed: Feed, after_ns: int
-) -> Iterator[int]:
+def _deadlines_ns(position: Position, mandate: Mandate, price: Price | None, feed: Feed, after_ns: int) -> list[int]:
     terms, rule = mandate.terms, mandate.terms.take_profit
-    yield position.opened_at_ns + terms.max_hold_ns
+    found = [position.opened_at_ns + terms.max_hold_ns]
     if mandate.closing_at_ns is not None:
-        yield mandate.closing_at_ns
+        found.append(mandate.closing_at_ns)
     if price is not None and price.alarmed_at_ns is not None and _alarmed(position, terms, price):
-        yield price.alarmed_at_ns
+        found.append(price.alarmed_at_ns)
     if terms.silent_exit_ns:
-        yield _silent_since_ns(position, price, feed) + terms.silent_exit_ns
+        found.append(_silent_since_ns(position, price, feed) + terms.silent_exit_ns)
     if isinstance(rule, TimeExit):
-        yield position.opened_at_ns + rule.after_ns
+        found.append(position.opened_at_ns + rule.after_ns)
     elif isinstance(rule, Progressive):
         due_ns = _progressive_due_ns(position, rule, None if price is None else price.migrated_at_ns)
         if due_ns is not None:
-            yield due_ns
+            found.append(due_ns)
     if position.refused and position.refused_at_ns + _wait_ns(position) > after_ns:
         # What was refused for its price may still be wanted when the wait is over, though no price came.
-        yield position.refused_at_ns + _wait_ns(position)
+        found.append(position.refused_at_ns + _wait_ns(position))
+    return found
 
 
 def _after(due_ns: int, after_ns: int) -> int:

@@ -119,7 +119,7 @@ class Fleet:
                 return
         await self._follow_market(frozenset(owning.readers.keys() - self._looked_back))
         self._looked_back = set(owning.readers)
-        self._watching.want(self.book.followed)
+        self._watching.want(self.book.holders.followed)
 
     async def _fold_ledger(self) -> None:
         """Each of our partitions from where it is folded to; those that are equally far together."""
@@ -250,7 +250,7 @@ class Fleet:
             self.book.undo(group)  # what was not settled
         self._acknowledge()
         self._process.metrics.stage.labels("bots").observe(asyncio.get_running_loop().time() - started_s)
-        self._watching.want(self.book.followed)
+        self._watching.want(self.book.holders.followed)
         self._teller.tell(group, self.book)
 
     async def _take_signals(self) -> list[Arrived]:

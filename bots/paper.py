@@ -21,6 +21,7 @@ included in a block. docs/paper-trading.md has every parameter with its source, 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, Union
 
 from bots.prices import Price
@@ -38,6 +39,9 @@ PRICE_AGE_NS_MAX: Final = 60_000_000_000
 # Of every Solana transaction, for each signature; ours have one (solana.com/docs/core/fees).
 BASE_FEE_LAMPORTS: Final = 5_000
 SIGNATURES: Final = 1
+
+# Users who buy for the same amount in the same market get, and later hold, the same: worked out once.
+QUOTES_MAX: Final = 4096
 
 Swap = Union[curve.Swap, amm.Swap]  # noqa: UP007
 
@@ -62,6 +66,7 @@ def execute(intent: Intent, price: Price | None, fee_lamports: int, at_ns: int) 
     return _buy(intent, price, price.state, fee_lamports, at_ns)
 
 
+@lru_cache(maxsize=QUOTES_MAX)
 def purchase(state: curve.Curve | amm.Pool, spend_lamports: int) -> Swap:
     """What buying for at most `spend_lamports`, the venue's fees included, gives now."""
     if isinstance(state, curve.Curve):
@@ -69,13 +74,17 @@ def purchase(state: curve.Curve | amm.Pool, spend_lamports: int) -> Swap:
     return amm.quote_buy_sol(state, spend_lamports)
 
 
+@lru_cache(maxsize=QUOTES_MAX)
+def _sold_into(state: curve.Curve | amm.Pool, tokens: int) -> Swap | None:
+    return curve.quote_sell(state, tokens) if isinstance(state, curve.Curve) else amm.quote_sell(state, tokens)
+
+
 def sale(price: Price | None, tokens: int) -> Swap | None:
     """What selling `tokens` gives now; None where they cannot be sold (no price, a complete curve that has not
     migrated, a drained pool)."""
-    state = None if price is None else price.state
-    if isinstance(state, curve.Curve):
-        return None if state.complete else curve.quote_sell(state, tokens)
-    return None if state is None else amm.quote_sell(state, tokens)
+    if price is None or price.state is None or (isinstance(price.state, curve.Curve) and price.state.complete):
+        return None
+    return _sold_into(price.state, tokens)
 
 
 def proceeds_lamports(price: Price | None, tokens: int) -> int | None:

@@ -28,6 +28,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas.events import Append, Entry, Fill, Intent, Reason, Refusal, Side
 
@@ -114,12 +115,13 @@ class Account(msgspec.Struct, kw_only=True):
 
 
 def copy_of(account: Account) -> Account:
-    """One that `take` may change without changing this one."""
-    return msgspec.structs.replace(
+    """One that `take` may change without changing this one: `take` never changes a position, it puts a new one into its
+    place, so they may be shared."""
+    return replace(
         account,
-        positions={mint: msgspec.structs.replace(position) for mint, position in account.positions.items()},
-        pending=dict(account.pending),
-        entry_times_ns=list(account.entry_times_ns),
+        positions=account.positions.copy(),
+        pending=account.pending.copy(),
+        entry_times_ns=account.entry_times_ns.copy(),
     )
 
 
@@ -161,17 +163,18 @@ def settle(account: Account, append: Append, sequence: int, signals_created_at_n
 def take(account: Account, entries: Iterable[Entry]) -> None:
     """Fold entries in, in their order. Raises LedgerError."""
     for entry in entries:
-        account.signals += settles_signal(entry)
         if isinstance(entry, Intent):
             _ordered(account, entry)
-        elif isinstance(entry, Fill):
+            continue
+        account.signals += settles_signal(entry)
+        if isinstance(entry, Fill):
             _filled(account, entry)
         else:
             _refused(account, entry)
 
 
 def mark(position: Position, value_lamports: int) -> None:
-    """Note what selling all that is held would return now."""
+    """Note what selling all that is held would return now. It is seen by all who share the position."""
     if value_lamports > position.peak_lamports:
         position.peak_lamports = value_lamports
 
@@ -180,8 +183,7 @@ def _ordered(account: Account, intent: Intent) -> None:
     account.pending[intent.id] = intent
     position = account.positions.get(intent.mint)
     if intent.side is Side.SELL and position is not None:
-        position.exits += 1
-        position.selling = intent.id
+        account.positions[intent.mint] = replace(position, exits=position.exits + 1, selling=intent.id)
 
 
 def _refused(account: Account, refusal: Refusal) -> None:
@@ -191,9 +193,9 @@ def _refused(account: Account, refusal: Refusal) -> None:
     account.pending.pop(refusal.order_id, None)
     position = account.positions.get(refusal.mint)
     if position is not None and position.selling == refusal.order_id:
-        position.selling = None
-        position.refused += 1
-        position.refused_at_ns = refusal.at_ns
+        account.positions[refusal.mint] = replace(
+            position, selling=None, refused=position.refused + 1, refused_at_ns=refusal.at_ns
+        )
 
 
 def _filled(account: Account, fill: Fill) -> None:
@@ -228,10 +230,13 @@ def _bought(account: Account, fill: Fill, ordered_at_ns: int) -> None:
         )
         return
     # Bots hold a mint once; a ledger that says otherwise still adds up.
-    position.tokens += fill.tokens
-    position.original_tokens += fill.tokens
-    position.cost_lamports += fill.lamports
-    position.open_cost_lamports += fill.lamports
+    account.positions[fill.mint] = replace(
+        position,
+        tokens=position.tokens + fill.tokens,
+        original_tokens=position.original_tokens + fill.tokens,
+        cost_lamports=position.cost_lamports + fill.lamports,
+        open_cost_lamports=position.open_cost_lamports + fill.lamports,
+    )
 
 
 def _sold(account: Account, fill: Fill, ordered_at_ns: int) -> None:
@@ -245,20 +250,23 @@ def _sold(account: Account, fill: Fill, ordered_at_ns: int) -> None:
     account.received_lamports += fill.lamports
     account.realised_lamports += gain
     _note_result(account, fill.at_ns, gain)
-    position.received_lamports += fill.lamports
+    received = position.received_lamports + fill.lamports
     if left == 0:
         account.closed += 1
-        account.won += position.received_lamports > position.cost_lamports
+        account.won += received > position.cost_lamports
         account.held_ns += max(0, fill.at_ns - position.opened_at_ns)
         del account.positions[fill.mint]
         return
-    position.peak_lamports = position.peak_lamports * left // position.tokens
-    position.tokens = left
-    position.open_cost_lamports -= cost
-    position.selling = None
-    position.refused = 0
-    if fill.reason is Reason.MIGRATED:
-        position.migration_exit_at_ns = ordered_at_ns
+    account.positions[fill.mint] = replace(
+        position,
+        received_lamports=received,
+        peak_lamports=position.peak_lamports * left // position.tokens,
+        tokens=left,
+        open_cost_lamports=position.open_cost_lamports - cost,
+        selling=None,
+        refused=0,
+        migration_exit_at_ns=ordered_at_ns if fill.reason is Reason.MIGRATED else position.migration_exit_at_ns,
+    )
 
 
 def _note_entry(times_ns: list[int], at_ns: int) -> None:

@@ -59,7 +59,7 @@ def cash_lamports(account: Account, terms: Terms) -> int:
 
 def reserved_lamports(account: Account) -> int:
     """What purchases that have not landed may still spend."""
-    return sum(intent.lamports for intent in pending_buys(account))
+    return sum(intent.lamports for intent in pending_buys(account)) if account.pending else 0
 
 
 def day_result_lamports(account: Account, at_ns: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from bots.book import Book
 from bots.group import Group
 from runtime.telemetry import Figures, Logger
@@ -37,20 +39,18 @@ class Teller:
         figures = self._figures
         figures.add("signals_total", group.decided)
         figures.add("signals_repeated_total", group.repeated)
-        fills: list[tuple[str, Fill]] = []
-        for user, entries in group.entries.items():
-            for entry in entries:
-                if isinstance(entry, Fill):
-                    fills.append((user, entry))
-                    figures.add("fills_total", side=entry.side)
-                    if entry.side is Side.SELL:
-                        figures.add("exits_total", reason=entry.reason)
-                elif isinstance(entry, Refusal):
-                    figures.add("refused_total", reason=entry.reason)
-        figures.put("pending_orders", book.pending_orders)
-        figures.put("open_positions", book.open_positions)
+        entries = [(user, entry) for user, found in group.entries.items() for entry in found]
+        fills = [(user, entry) for user, entry in entries if isinstance(entry, Fill)]
+        for side, count in Counter(fill.side for _, fill in fills).items():
+            figures.add("fills_total", count, side=side)
+        for reason, count in Counter(fill.reason for _, fill in fills if fill.side is Side.SELL).items():
+            figures.add("exits_total", count, reason=reason)
+        for reason, count in Counter(entry.reason for _, entry in entries if isinstance(entry, Refusal)).items():
+            figures.add("refused_total", count, reason=reason)
+        figures.put("pending_orders", book.holders.orders)
+        figures.put("open_positions", book.holders.positions)
         figures.put("late_total", book.agenda.late)
-        figures.put("mints_followed", len(list(book.held)))
+        figures.put("mints_followed", len(list(book.holders.held)))
         figures.put("accounts", book.users)
         self._log_fills(fills)
 

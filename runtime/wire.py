@@ -69,7 +69,7 @@ class Delivery(NamedTuple):
 
 
 class Answer(msgspec.Struct):
-    """The part of a publish acknowledgement that we read."""
+    """The part of a publish acknowledgement that we read. count: messages stored, where they were several."""
 
     class Error(msgspec.Struct):
         code: int = 0
@@ -77,7 +77,7 @@ class Answer(msgspec.Struct):
         description: str = ""
 
     seq: int = 0
-    count: int = 0
+    count: int = 1
     duplicate: bool = False
     error: Error | None = None
 
@@ -102,6 +102,7 @@ def message_frame(subject: str, reply: str, headers: bytes, data: bytes) -> byte
 def batch_frames(messages: Sequence[Out], batch_id: str, reply: str, expect_last: int | None) -> bytes:
     """An atomic batch as one buffer: it is stored whole or not at all, and the commit's answer goes to `reply`.
 
+    One message alone is whole by itself: as an ordinary publication it spares the server a batch's staging and syncs.
     expect_last: sequence that the stream's last message must have.
     """
     count = len(messages)
@@ -110,12 +111,12 @@ def batch_frames(messages: Sequence[Out], batch_id: str, reply: str, expect_last
     prefix = f"Nats-Batch-Id: {batch_id}\r\nNats-Batch-Sequence: ".encode()
     frames = []
     for index, message in enumerate(messages, 1):
-        headers = b"%s%d\r\n%s" % (prefix, index, message.headers)
+        headers = b"%s%d\r\n%s" % (prefix, index, message.headers) if count > 1 else message.headers
         if message.expect is not None:
             headers += b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % message.expect
         if index == 1 and expect_last is not None:
             headers += b"Nats-Expected-Last-Sequence: %d\r\n" % expect_last
-        if index == count:
+        if index == count > 1:
             headers += b"Nats-Batch-Commit: 1\r\n"
         frames.append(message_frame(message.subject, reply if index == count else "", headers, message.data))
     return b"".join(frames)

@@ -220,7 +220,7 @@ def test_a_signal_waits_while_a_coin_that_its_user_holds_moves() -> None:
     made = book()
     early(made, signal(T - SECOND, 1), until_ns=T - SECOND)
     early(made, until_ns=T - 500 * MS)
-    assert made.open_positions == 1
+    assert made.holders.positions == 1
     made.hear(trade(T, "other"))
     made.hear(trade(T, "A"))
     assert early(made, signal(T, 2, "u0", "B"), until_ns=T - 500 * MS) == []

@@ -114,7 +114,7 @@ def holding(*users: str, **config: Any) -> Book:
 def state(book: Book) -> Any:
     """All that decisions and answers depend on, without the bookkeeping of undoing. Empty accounts count as none."""
     accounts = {user: msgspec.to_builtins(a) for user, a in book._accounts.items() if a != Account()}
-    held = {mint: sorted(users) for mint, users in book._holders.items()}
+    held = {mint: sorted(users) for mint, users in book.holders._users.items()}
     prices = {mint: book.prices.get(mint) for mint in ("A", "B", "C", "M")}
     return accounts, held, prices, set(book.prices._held), set(book.agenda._due_at)
 
@@ -234,19 +234,19 @@ def test_a_price_ends_the_positions_of_all_its_holders_and_of_no_others() -> Non
     assert sorted(draft.append.user for draft in group.drafts) == ["u", "v", "w"]
     assert all(draft.append.signal_sequence == 0 for draft in group.drafts)  # it settles no signal
     store(book, group)
-    assert set(book.held) == {"B"}
+    assert set(book.holders.held) == {"B"}
 
 
 def test_a_mint_held_by_many_is_followed_once_until_the_last_has_left() -> None:
     users = [f"u{i}" for i in range(50)]
     book = holding(*users, tp_strategy=TakeProfit.TIME_EXIT, tp_config={"seconds": 10})
-    assert (list(book.held), book.open_positions, book.users) == (["M"], 50, 50)
+    assert (list(book.holders.held), book.holders.positions, book.users) == (["M"], 50, 50)
     sells = arrive(*(signal(user, side=Side.SELL) for user in users[1:]), first=100)
     store(book, decide(book, [], sells, NOW + 1))
-    assert (list(book.held), book.open_positions) == (["M"], 1)
+    assert (list(book.holders.held), book.holders.positions) == (["M"], 1)
     decide(book, [trade(lamports=SOL, at_ns=NOW + 2)], [], NOW + 2)
     store(book, decide(book, [], [], NOW + 10 * SECOND))
-    assert (list(book.held), book.open_positions, book.prices._held) == ([], 0, {})
+    assert (list(book.holders.held), book.holders.positions, book.prices._held) == ([], 0, {})
 
 
 def test_a_position_ends_by_time_at_the_last_price_without_any_event() -> None:
@@ -320,7 +320,7 @@ def test_a_price_read_back_decides_nothing_by_itself_but_is_looked_at_next(at_ns
     """Else a stop that was crossed while nobody looked would wait for another trade, which may never come."""
     book = holding("u", tp_config={"percent": 50})
     book.remember(trade(lamports=20 * SOL, at_ns=at_ns))
-    assert book.open_positions == 1
+    assert book.holders.positions == 1
     price = book.prices.get("M")
     assert price is not None
     assert price.seen_at_ns == at_ns
@@ -375,7 +375,7 @@ def test_a_foreign_line_is_folded_between_ones_own() -> None:
     account = book.account("u")
     assert account is not None
     assert (set(account.positions), account.last_sequence, account.signal_sequence) == ({"M", "B"}, 9, 2)
-    assert set(book.held) == {"M", "B"}
+    assert set(book.holders.held) == {"M", "B"}
 
 
 def test_a_line_that_makes_no_sense_is_told_and_the_user_goes_on_behind_it() -> None:
@@ -389,7 +389,7 @@ def test_a_line_that_makes_no_sense_is_told_and_the_user_goes_on_behind_it() -> 
     account = book.account("u")
     assert account is not None
     assert (account.last_sequence, account.signal_sequence) == (7, 5)
-    assert (account.positions, list(book.held)) == ({}, [])
+    assert (account.positions, list(book.holders.held)) == ({}, [])
     group = decide(book, [], arrive(signal("u", "C"), first=6), NOW)
     assert (outcomes(group), group.drafts[0].expected) == ([Reason.SIGNAL], 7)
 
@@ -412,7 +412,7 @@ def test_users_that_are_somebody_elses_are_forgotten_with_all_that_they_had() ->
     assert book.account("u") is None
     assert book.carried(lambda user: True)[0] == {"M"}
     book.keep(lambda user: False)
-    assert (book.users, list(book.followed), book.agenda._due_at) == (0, [], {})
+    assert (book.users, list(book.holders.followed), book.agenda._due_at) == (0, [], {})
 
 
 # Undoing
@@ -433,7 +433,7 @@ def test_what_was_settled_is_not_undone() -> None:
     group = decide(book, [], arrive(signal("u"), signal("v")), NOW)
     book.settle(group, group.drafts[:1], 1)
     book.undo(group)
-    assert book.open_positions == 1
+    assert book.holders.positions == 1
     again = decide(book, [], arrive(signal("u"), signal("v")), NOW)
     assert [draft.append.user for draft in again.drafts] == ["v"]
 

@@ -103,11 +103,11 @@ def test_an_order_lands_at_the_market_that_all_events_up_to_then_left() -> None:
     intent = act(made, T, signal())[0]
     assert isinstance(intent, Intent)
     assert intent.at_ns == T
-    assert made.pending_orders == 1
+    assert made.holders.orders == 1
     fill = act(made, T + 2 * LANDING)[0]
     assert isinstance(fill, Fill)
     assert (fill.at_ns, fill.price_at_ns) == (T + LANDING, T + LANDING)
-    assert made.pending_orders == 0
+    assert made.holders.orders == 0
 
 
 def test_a_price_that_ran_away_until_the_landing_is_refused() -> None:
@@ -181,7 +181,7 @@ def test_a_pending_order_lands_after_a_restart() -> None:
     group = made.act([signal()], T, T)
     fresh = book()
     fresh.fold(group.drafts[0].append, 1)
-    assert fresh.pending_orders == 1
+    assert fresh.holders.orders == 1
     fresh.remember(trade(0, T + 100 * MS))
     fill = act(fresh, T + SECOND)[0]
     assert isinstance(fill, Fill)
@@ -219,12 +219,12 @@ def test_undoing_an_order_lets_it_be_decided_again_and_land_once() -> None:
     made = book()
     group = made.act([signal()], T, T)
     made.undo(group)
-    assert made.pending_orders == 0
+    assert made.holders.orders == 0
     assert [type(e) for e in act(made, T, signal())] == [Intent]
     group = made.act([], T + SECOND, T + SECOND)
     assert [type(e) for e in entries(group)] == [Fill]
     made.undo(group)
-    assert made.pending_orders == 1
+    assert made.holders.orders == 1
     assert [type(e) for e in act(made, T + SECOND)] == [Fill]
     assert act(made, T + 2 * SECOND) == []
 

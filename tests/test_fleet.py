@@ -384,7 +384,7 @@ async def test_a_restart_ends_open_positions_by_time_and_by_price(broker: Broker
         assert await sold(bus, "timed") is Reason.TIME_EXIT
         await happen(bus, trade("M2", 0))
         assert await sold(bus, "stopped") is Reason.STOP_LOSS
-        assert second.fleet.book.open_positions == 0
+        assert second.fleet.book.holders.positions == 0
 
 
 async def test_an_exit_whose_answer_is_lost_happens_once(broker: Broker, bus: Bus) -> None:
@@ -393,14 +393,14 @@ async def test_an_exit_whose_answer_is_lost_happens_once(broker: Broker, bus: Bu
         await tell(bus, signal("a", 1))
         await done(bus)
         for forwarded in (False, True):
-            proxy.cut_at(b"Nats-Batch-Commit", forwarded=forwarded)
+            proxy.cut_at(b"HPUB fills.a ", forwarded=forwarded)
             number = 2 + forwarded
             await tell(bus, signal("a", number))
             await done(bus)
             assert not proxy.armed
-            proxy.cut_at(b"Nats-Batch-Commit", forwarded=forwarded)
+            proxy.cut_at(b"HPUB fills.a ", forwarded=forwarded)
             await happen(bus, trade(f"M{number}", 0))
-            await eventually(lambda n=number: f"M{n}" not in running.fleet.book.held, "the exit")  # type: ignore[misc]
+            await eventually(lambda n=number: f"M{n}" not in running.fleet.book.holders.held, "the exit")  # type: ignore[misc]
             assert not proxy.armed
     fills = [entry for line in await ledger(bus) for entry in line.entries if isinstance(entry, Fill)]
     assert Counter((fill.mint, fill.side) for fill in fills) == Counter(

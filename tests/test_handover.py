@@ -266,19 +266,17 @@ async def test_positions_taken_over_are_ended_by_their_price(broker: Broker, bus
             await shared(first, successor)
             for number, user in enumerate(users):
                 await bus.append([Out(f"signals.{user}", encode(addressed(user, number)))])
-            await eventually(
-                lambda: first.fleet.book.open_positions + successor.fleet.book.open_positions == len(users), "all held"
-            )
+            books = (first.fleet.book, successor.fleet.book)
+            await eventually(lambda: sum(book.holders.positions for book in books) == len(users), "all to be held")
             for sol in (60, 58):  # armed, and not yet far enough below
                 await bus.append([Out(f"tokens.traded.M{n}", encode(trade(f"M{n}", sol))) for n in range(len(users))])
 
             def marked() -> bool:
-                books = (first.fleet.book, successor.fleet.book)
                 held = [p for book in books for a in book._accounts.values() for p in a.positions.values()]
                 return len(held) == len(users) and all(position.peak_lamports for position in held)
 
             await eventually(marked, "the peaks to be seen")
-            assert first.fleet.book.open_positions > 0
+            assert books[0].holders.positions > 0
             await first.stop()
         await shared(successor)
         await bus.append([Out(f"tokens.traded.M{n}", encode(trade(f"M{n}", 40))) for n in range(len(users))])

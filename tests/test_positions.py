@@ -149,8 +149,10 @@ def test_an_exit_is_under_way_until_it_lands_and_its_id_is_spent_when_it_is_refu
     position = account.positions["M"]
     assert (position.selling, position.exits) == ("s:buy:exit1", 1)
     take(account, [refusal(Reason.NO_PRICE, "s:buy:exit1", DAY_ONE + 7)])
+    position = account.positions["M"]
     assert (position.selling, position.refused, position.refused_at_ns) == (None, 1, DAY_ONE + 7)
     take(account, [sell_intent(2), sell(4, 10, order_id="s:buy:exit2")])
+    position = account.positions["M"]
     assert (position.selling, position.refused, position.exits, account.refusals) == (None, 0, 2, 1)
     assert account.pending == {}
 
@@ -239,7 +241,7 @@ def test_the_peak_belongs_to_what_is_still_held() -> None:
         mark(position, value)
     assert position.peak_lamports == 150
     take(account, [sell(4, 50)])
-    assert position.peak_lamports == 90
+    assert account.positions["M"].peak_lamports == 90
 
 
 def test_entries_older_than_an_hour_are_forgotten() -> None:

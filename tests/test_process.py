@@ -31,8 +31,7 @@ def test_a_bad_setting_ends_the_process_with_status_2_and_its_name(name: str, se
 @pytest.mark.parametrize(
     ("name", "variable", "value", "told"),
     [
-        ("bots", "MINTLINE_BOTS_OWNED", "0-40", "partitions lie between 0 and 31"),
-        ("bots", "MINTLINE_BOTS_OWND", "0", "unknown setting; known: MINTLINE_BOTS_LANDING_MS, MINTLINE_BOTS_OWNED"),
+        ("bots", "MINTLINE_BOTS_LANDIN_MS", "0", "unknown setting; known: MINTLINE_BOTS_LANDING_MS, MINTLINE_BOTS_S"),
         ("dispatch", "MINTLINE_DISPATCH_SIGNAL_TTL_S", "-1", "Expected `float` > 0.0"),
         ("ingest", "MINTLINE_INGEST_FEED_URL", "https://x", "the feed's address is no ws:// or wss:// address"),
         ("portal", "MINTLINE_ADMIN_ALLOWED_IPS", "banana", "banana"),

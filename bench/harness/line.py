@@ -164,6 +164,8 @@ class Line(Arm):
         self._outcomes.clear()
         for message in await read(self._bus, "FILLS", ">", after_sequence=0):
             user = subjects.user_of(message.subject)
+            if not subjects.valid_user(user):
+                continue  # who owns a partition, not a line of somebody's
             for entry in _append(message.data).entries:
                 kind = f"refused: {entry.reason}" if isinstance(entry, Refusal) else type(entry).__name__
                 self._outcomes[kind] += 1

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 from bots.book import Book
 from bots.group import Group
+from runtime.parts import LAG_INTERVAL_S
 from runtime.readers import DurableReader
 from runtime.telemetry import Figures, Logger, now_ns
-from runtime.worker import LAG_INTERVAL_S, lag_s
+from runtime.worker import lag_s
 from schemas.events import Fill, Refusal, Side
 
 LOGGED_FILLS_MAX = 250  # in one round; beyond that one line tells how many

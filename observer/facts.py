@@ -91,11 +91,12 @@ class StageFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
-    """Which consumers make up a service's place in the line."""
+    """Which consumers make up a service's place in the line. each_hears_all: or else a part of the stream each."""
 
     service: str
     stream: str
     consumers: tuple[Consumer, ...]
+    each_hears_all: bool = False
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,11 +121,16 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     totals: Totals
 
 
-def stages(partitions: int) -> tuple[Stage, ...]:
+def stages(partitions: int, mint_partitions: int = 1) -> tuple[Stage, ...]:
     """The line's stages in order."""
     signal_consumers = tuple(subjects.partition_consumer(p) for p in range(partitions))
     return (
-        Stage(service=figures.ANALYZE, stream="TOKENS", consumers=(subjects.ANALYZE,)),
+        Stage(
+            service=figures.ANALYZE,
+            stream="TOKENS",
+            consumers=subjects.analyze_consumers(mint_partitions),
+            each_hears_all=True,
+        ),
         Stage(service=figures.DISPATCH, stream="DECISIONS", consumers=(subjects.DISPATCH,)),
         Stage(service=figures.BOTS, stream="SIGNALS", consumers=signal_consumers),
     )
@@ -186,15 +192,16 @@ def read_stream(name: str, info: Info) -> StreamFacts:
 def read_stage(
     stage: Stage, infos: Sequence[Info | None], oldest_at_ns: Mapping[str, int] = NOTHING, now_ns: int = 0
 ) -> StageFacts | None:
-    """Sums over the stage's consumers; None unless every one of them answered."""
+    """Over the stage's consumers: the sums, or of those that each hear all the largest; None unless all answered."""
     known = [info for info in infos if info is not None]
     if not known or len(known) != len(stage.consumers):
         return None
+    together = max if stage.each_hears_all else sum
     return StageFacts(
         service=stage.service,
         stream=stage.stream,
-        pending=sum(info["num_pending"] for info in known),
-        unacked=sum(info["num_ack_pending"] for info in known),
+        pending=together(info["num_pending"] for info in known),
+        unacked=together(info["num_ack_pending"] for info in known),
         waiting=sum(info["num_waiting"] for info in known),
         acked_sequence=min(info["ack_floor"]["stream_seq"] for info in known),
         consumers=tuple(

@@ -48,7 +48,7 @@ class Poll:
         self._process = process
         self._settings = settings
         self._host = Host(Path(process.common.data_dir))
-        self._stages = stages(process.common.partitions)
+        self._stages = stages(process.common.partitions, process.common.mint_partitions)
         self._creations = Creations()
         self._tally = Tally()
         self._processes: dict[tuple[str, str], Seen] = {}

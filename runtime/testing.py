@@ -228,13 +228,15 @@ class _Fault:
 
 
 @contextlib.asynccontextmanager
-async def bus(broker: Broker | Proxy, *, partitions: int = 4, declared: bool = True) -> AsyncIterator[Bus]:
+async def bus(
+    broker: Broker | Proxy, *, partitions: int = 4, mint_partitions: int = 1, declared: bool = True
+) -> AsyncIterator[Bus]:
     """A connected bus, with streams and consumers declared."""
     opened = Bus(lambda event, **fields: None)
     await opened.open(Common(nats_url=broker.url), "test")
     try:
         if declared:
-            await declare(opened, partitions)
+            await declare(opened, partitions, mint_partitions)
         yield opened
     finally:
         await opened.close()

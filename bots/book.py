@@ -135,6 +135,13 @@ class Book:
         account = self._accounts.setdefault(user, Account())
         account.last_sequence = max(account.last_sequence, user_sequence)
 
+    def adopt(self, user: str, account: Account) -> None:
+        """Take over an account that was folded before. Its highest values are to be read from the trades."""
+        self._accounts[user] = account
+        for position in account.positions.values():
+            position.peak_lamports = 0
+        self._reindex(user, Account(), 0)
+
     def keep(self, owns: Callable[[str], bool]) -> None:
         """Forget the accounts of users that are somebody else's now."""
         for user in [user for user in self._accounts if not owns(user)]:

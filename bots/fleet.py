@@ -18,6 +18,7 @@ from bots.book import Book
 from bots.group import Arrived, Group
 from bots.owning import Owning
 from bots.positions import LedgerError
+from bots.snapshots import Snapshots
 from bots.telling import Teller, tell_lag
 from bots.watching import Watching
 from runtime import buckets, telemetry, wire
@@ -39,6 +40,7 @@ WAITING_EVENTS_MAX = 50_000  # beyond it the broker keeps them
 ALARMS = f"decisions.{Origin.RUG_ALARM}.*"
 # Prices older than a position's opening are of no use, but the trade that set the opening price is.
 PRICE_MARGIN_NS = 600 * 1_000_000_000
+FOLDS_AT_ONCE_MAX = 16  # each a consumer of the broker's
 LOOK_BACK_MINTS_MAX = 500  # named one by one to the broker; where there are more, all trades are read
 
 M = TypeVar("M", Signal, Append)
@@ -76,6 +78,7 @@ class Fleet:
         self._clock = clock
         self._ready = asyncio.Event()
         self._owning = Owning(process, self._ready)
+        self._snapshots = Snapshots(process, self._ready)
         self._looked_back: set[int] = set()  # partitions whose holdings' prices are known
         self._configs = buckets.follow(self._bus, "bots")
         self._events: Follower | None = None
@@ -96,6 +99,7 @@ class Fleet:
         self._process.spawn(self._owning.members.announce(), "announce")
         self._process.spawn(tell_lag(self._process.figures, self._owning.readers), "consumer-lag")
         await keep_on(self._process, self._start, self._step)
+        await self._snapshots.close(self.book.account, self._owning.folded)
         await self._owning.close()
 
     # Starting
@@ -108,8 +112,7 @@ class Fleet:
         self._looked_back &= owning.readers.keys()
         self.book.drop_signals()
         self.book.keep(owning.owns)
-        created = (await self._bus.stream_info("SIGNALS"))["created"]
-        self.book.signals_created_at_ns = telemetry.parse_time_ns(created)
+        await self._restore()
         await self._fold_ledger()
         self._taken = {partition: deque() for partition in owning.readers}
         await asyncio.gather(*(reader.start() for reader in owning.readers.values()))
@@ -121,25 +124,50 @@ class Fleet:
         self._looked_back = set(owning.readers)
         self._watching.want(self.book.holders.followed)
 
+    async def _restore(self) -> None:
+        """The gained partitions as far as their snapshots go."""
+        folded, ledger = self._owning.folded, await self._bus.stream_info("FILLS")
+        created = (await self._bus.stream_info("SIGNALS"))["created"]
+        self.book.signals_created_at_ns = telemetry.parse_time_ns(created)
+        if self._snapshots.of_other_streams(f"{ledger['created']} {created}"):
+            self.book.keep(lambda user: False)
+            self._looked_back.clear()
+            folded.update(dict.fromkeys(folded, 0))
+        restored = await self._snapshots.load(folded, ledger["state"]["last_seq"])
+        for partition, (to, accounts) in restored.items():
+            folded[partition] = to
+            for user, account in accounts.items():
+                self.book.adopt(user, account)
+
     async def _fold_ledger(self) -> None:
         """Each of our partitions from where it is folded to; those that are equally far together."""
         folded = self._owning.folded
-        for after in sorted(set(folded.values())):
-            partitions = [partition for partition, to in folded.items() if to == after]
-            every = len(partitions) == self._process.common.partitions
-            wanted = ">" if every else [f"fills.{partition}.*" for partition in partitions]
-            follower = Follower(self._bus, "FILLS", wanted, after_sequence=after)
-            try:
-                while not follower.caught_up:
-                    for message in await follower.wait():
-                        self._fold(message)
-                folded.update(dict.fromkeys(partitions, max(after, follower.sequence)))
-            finally:
-                await follower.close()
+        limit = asyncio.Semaphore(FOLDS_AT_ONCE_MAX)
+
+        async def fold(after: int, partitions: list[int]) -> None:
+            async with limit:
+                await self._fold_lines(after, partitions)
+
+        alike = {after: [p for p, to in folded.items() if to == after] for after in sorted(set(folded.values()))}
+        await asyncio.gather(*(fold(after, partitions) for after, partitions in alike.items()))
         while self._unburied:
             message, reason = self._unburied[0]
             await bury(self._bus, "FILLS", "bots", message, reason)
             del self._unburied[0]
+
+    async def _fold_lines(self, after: int, partitions: list[int]) -> None:
+        every = len(partitions) == self._process.common.partitions
+        wanted = ">" if every else [f"fills.{partition}.*" for partition in partitions]
+        follower = Follower(self._bus, "FILLS", wanted, after_sequence=after)
+        try:
+            while not follower.caught_up:
+                lines = await follower.wait()
+                self._process.figures.add("lines_folded_total", len(lines))
+                for message in lines:
+                    self._fold(message)
+            self._owning.folded.update(dict.fromkeys(partitions, max(after, follower.sequence)))
+        finally:
+            await follower.close()
 
     def _fold(self, message: In) -> None:
         if not subjects.about_user(message.subject):
@@ -152,6 +180,7 @@ class Fleet:
             self._dead(message, error)
             self._unburied.append((message, str(error)))
             self.book.pass_over(user, message.sequence)
+        self._snapshots.note(user, message.sequence)
 
     async def _follow_market(self, gained: frozenset[int]) -> None:
         """Follow trades and alarms. What the gained partitions' users hold is looked up in the past, up to there:
@@ -236,6 +265,7 @@ class Fleet:
         until_ns, next_ns = now_ns - self._settle_ns, self.book.next_at_ns()
         if not signals and (next_ns is None or next_ns > until_ns) and not self.book.agenda.may_act_early:
             self._acknowledge()
+            self._snapshots.write_due(self.book.account, self._owning.folded)
             await self._wait(None if next_ns is None else (next_ns - until_ns) / 1e9)
             return
         started_s = asyncio.get_running_loop().time()
@@ -248,6 +278,7 @@ class Fleet:
         self._process.metrics.stage.labels("bots").observe(asyncio.get_running_loop().time() - started_s)
         self._watching.want(self.book.holders.followed)
         self._teller.tell(group, self.book)
+        self._snapshots.write_due(self.book.account, self._owning.folded)
 
     async def _take_signals(self) -> list[Arrived]:
         signals: list[Arrived] = []
@@ -332,6 +363,7 @@ class Fleet:
             first = await self._bus.append(self._owning.fenced(chunk))
             self.book.settle(group, chunk, first)
             self._owning.stored(chunk, first)
+            self._snapshots.stored(chunk, first)
             self._process.figures.add("appends_total", len(chunk))
 
     def _dead(self, message: In, error: Exception) -> None:

@@ -1,8 +1,8 @@
 """The partitions that this process works on: claimed by a record in the ledger, and given up when the members change.
 
 Taking over is, in this order: be a member, wait until the former owner has let go or is gone, append an ownership
-record to each partition of one's share, fold those partitions' lines to their end, reset their consumers to the
-acknowledged floor. Each batch of the ledger expects our
+record to each partition of one's share, fold those partitions' lines to their end (those behind the snapshots of
+`bots/snapshots.py`), reset their consumers to the acknowledged floor. Each batch of the ledger expects our
 records to be the newest, in every partition that it writes to; so whoever was overtaken, without knowing, is refused
 by the broker and starts over. All are claimed again at each start: a batch of ours whose answer was lost then either
 stands before the claim, and is folded, or is refused.

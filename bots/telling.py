@@ -33,6 +33,8 @@ FIGURES = {
     "dead_letters_total": "Messages that could not be processed, by reason's kind",
     "appends_total": "Lines stored in the ledger",
     "consumer_lag_seconds": "Age of the oldest signal that came and has no outcome yet; 0 when there is none",
+    "lines_folded_total": "Lines of the ledger read back, at a start or a takeover",
+    "snapshots_total": "Accounts and marks written to the bucket `folds`",
 }
 
 

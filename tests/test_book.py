@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bots import positions
 from bots.book import Book
 from bots.group import Arrived, Group
 from bots.positions import Account, LedgerError
+from bots.snapshots import VERSION, Snapshot
 from schemas import curve
+from schemas.codec import Decoder, encode
 from schemas.config import BotConfig, BotWanted, TakeProfit, Wanted
 from schemas.events import (
     Append,
@@ -33,6 +36,8 @@ from schemas.events import (
     TokenMigrated,
     TokenTraded,
 )
+
+_snapshot: Decoder[Snapshot] = Decoder(Snapshot)
 
 SECOND = 1_000_000_000
 NOW = 1_750_000_000 * SECOND
@@ -524,3 +529,56 @@ def test_a_group_undone_leaves_no_trace_and_is_decided_again_alike(seed: int, re
         calm.undo(expected)
         shaken.undo(got)
         assert state(calm)[:3] == state(shaken)[:3]
+
+
+# Snapshots
+
+
+def ledger_of(seed: int) -> list[Append]:
+    """What a book decides in 40 rounds, orders landing a second later."""
+    rng = random.Random(seed)
+    book, lines, now_ns, sequence = Book(landing_ns=SECOND), [], NOW, 1
+    for revision, user in enumerate("uvwxy", 1):
+        book.configure(user, wanted(user, **CONFIGS[revision - 1]), revision, NOW)
+    for _ in range(40):
+        now_ns += rng.randrange(2, 3 * SECOND)
+        signals = signals_of(rng, now_ns, sequence)
+        sequence += len(signals)
+        group = decide(book, events_of(rng, now_ns), signals, now_ns)
+        book.settle(group, group.drafts, len(lines) + 1)
+        lines += [draft.append for draft in group.drafts]
+    return lines
+
+
+def folded(lines: list[Append], book: Book, after: int = 0) -> Book:
+    for sequence, line in enumerate(lines[after:], after + 1):
+        book.fold(line, sequence)
+    return book
+
+
+def through_the_wire(account: Account) -> Account:
+    return _snapshot(encode(Snapshot(version=VERSION, life="", account=account))).account
+
+
+@settings(max_examples=150)
+@given(seed=st.integers(0, 2**32), data=st.data())
+def test_a_snapshot_at_any_line_and_the_rest_fold_to_what_the_whole_ledger_folds_to(seed: int, data: Any) -> None:
+    """Each account may be as of another line, none older than the mark: what is folded twice counts once."""
+    lines = ledger_of(seed)
+    mark = data.draw(st.integers(0, len(lines)))
+    book = Book()
+    for user in sorted({line.user for line in lines[:mark]}):
+        found = folded(lines[: data.draw(st.integers(mark, len(lines)))], Book()).account(user)
+        assert found is not None
+        for position in found.positions.values():
+            positions.mark(position, 10**12)  # its writer saw prices; whoever reads it reads them in the trades
+        book.adopt(user, through_the_wire(found))
+    whole = folded(lines, Book())
+    folded(lines, book, mark)
+    for each in (whole, book):
+        each.look_at(lambda user: True, NOW)  # as the fleet does with all that it takes over
+    assert state(book) == state(whole)
+    assert {user: list(a.pending) for user, a in book._accounts.items()} == {
+        user: list(a.pending) for user, a in whole._accounts.items()
+    }
+    assert book.holders.orders == whole.holders.orders

@@ -1,0 +1,393 @@
+"""bots/snapshots.py: a snapshot and the lines behind it are the whole ledger; and whatever is wrong with one only means
+that more is folded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncIterator, Iterable
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+import pytest
+
+from bots import snapshots
+from bots.fleet import Fleet
+from bots.owning import FIGURES as OWNING_FIGURES
+from bots.positions import Account
+from bots.snapshots import MARK, VERSION, Mark, Snapshot, believed
+from bots.telling import FIGURES
+from runtime import buckets
+from runtime.bus import Bus, Unavailable
+from runtime.process import Process
+from runtime.readers import read
+from runtime.settings import Common
+from runtime.telemetry import Logger, now_ns
+from runtime.testing import Broker, eventually
+from runtime.testing import bus as open_bus
+from runtime.wire import Out, chunks
+from schemas import curve, subjects
+from schemas.codec import Decoder, encode
+from schemas.config import BotConfig, BotWanted, TakeProfit, Wanted
+from schemas.events import Append, Intent, Market, Origin, Refusal, RiskLevel, Side, Signal, Strategy
+
+PARTITIONS = 4
+SECOND = 1_000_000_000
+USERS = [f"u{number}" for number in range(30)]
+
+_append: Decoder[Append] = Decoder(Append)
+_mark: Decoder[Mark] = Decoder(Mark)
+
+
+def market(sol: int = 20) -> Market:
+    state = curve.quote_buy_sol(curve.FRESH, sol * SECOND).after
+    return Market(virtual_lamports=state.virtual_lamports, virtual_tokens=state.virtual_tokens, seen_at_ns=now_ns())
+
+
+def addressed(user: str, number: int) -> Signal:
+    at_ns = now_ns()
+    return Signal(
+        id=f"{number:032x}:SNIPER:{user}", user=user, decision_id=f"{number:032x}:SNIPER", strategy=Origin.SNIPER,
+        side=Side.BUY, mint=f"M{number}", creator="c", score=90, risk=RiskLevel.LOW, reasons=(), arithmetic_known=True,
+        market=market(), config_revision=0, decided_at_ns=at_ns, expires_at_ns=at_ns + 60 * SECOND,
+    )  # fmt: skip
+
+
+async def tell(bus: Bus, number: int, users: Iterable[str] = USERS) -> None:
+    """One decision's signals."""
+    for chunk in chunks([Out(f"signals.{user}", encode(addressed(user, number))) for user in users]):
+        await bus.append(chunk)
+
+
+async def configure(bus: Bus, *users: str, **config: object) -> None:
+    made = BotConfig(
+        **{  # type: ignore[arg-type]
+            "strategy": Strategy.SNIPER, "tp_strategy": TakeProfit.FIXED, "tp_config": {"percent": 10_000},
+            "max_open_positions": 100, "max_entries_per_hour": 3_600, "budget_sol": Decimal(1_000),
+            "stop_loss_percent": Decimal(100), **config,
+        }
+    )  # fmt: skip
+    values = [
+        (user, encode(BotWanted(user=user, wanted=Wanted.RUNNING, config=made, changed_at_ns=now_ns())))
+        for user in users
+    ]
+    await buckets.put_many(bus, "bots", values)
+
+
+async def ledger(bus: Bus) -> list[Append]:
+    lines = await read(bus, "FILLS", after_sequence=0)
+    return [_append(line.data) for line in lines if subjects.about_user(line.subject)]
+
+
+async def settled(bus: Bus) -> dict[str, list[str]]:
+    """Each user's signals that were acted on (an order, or a refusal of the signal), in the order of the ledger."""
+    found: dict[str, list[str]] = {}
+    for line in await ledger(bus):
+        for entry in line.entries:
+            refused = isinstance(entry, Refusal) and entry.order_id is None
+            if refused or (isinstance(entry, Intent) and entry.side is Side.BUY):
+                found.setdefault(line.user, []).append(entry.signal_id)
+    return found
+
+
+def expected(numbers: int, users: Iterable[str] = USERS) -> dict[str, list[str]]:
+    """What `settled` must be: each signal once, each user's in the order in which they were sent."""
+    return {user: [f"{number:032x}:SNIPER:{user}" for number in range(numbers)] for user in users}
+
+
+async def until_settled(bus: Bus, numbers: int) -> None:
+    async def complete() -> bool:
+        return sum(map(len, (await settled(bus)).values())) >= numbers * len(USERS)
+
+    await eventually(complete, f"the outcomes of {numbers} decisions", 40.0)
+
+
+class Running:
+    """One bots process's insides, in this process but with its own connection."""
+
+    def __init__(self, broker: Broker, instance: str) -> None:
+        common = Common(nats_url=broker.url, partitions=PARTITIONS, instance=instance)
+        log = Logger("bots", "json", "error", io.StringIO())
+        self.process = Process("bots", common, log, {**FIGURES, **OWNING_FIGURES})
+        self.task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self.process.bus.open(self.process.common, "test-bots")
+        self.fleet = Fleet(self.process, landing_ns=0, settle_ns=0)
+        self.task = asyncio.create_task(self.fleet.run())
+
+    @property
+    def owned(self) -> set[int]:
+        return set(self.fleet._owning.readers)
+
+    def figure(self, name: str) -> int:
+        return sum(value for key, value in self.process.figures.items() if key.partition("{")[0] == name)
+
+    async def stop(self) -> None:
+        """In good order."""
+        assert self.task is not None
+        self.process.stop.set()
+        await self.task
+
+    async def kill(self) -> None:
+        tasks = [task for task in (self.task, *self.process._tasks) if task is not None]
+        while not all(task.done() for task in tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=0.1)
+        await self.process.bus.close()
+
+
+@contextlib.asynccontextmanager
+async def fleet(broker: Broker, instance: str) -> AsyncIterator[Running]:
+    running = Running(broker, instance)
+    await running.start()
+    try:
+        yield running
+    finally:
+        await running.kill()
+
+
+async def shared(*fleets: Running) -> None:
+    """Wait until each partition is worked on by exactly one of them, and each of them works."""
+
+    def even() -> bool:
+        owned = sorted(partition for each in fleets for partition in each.owned)
+        return owned == list(range(PARTITIONS)) and all(each.owned and each.process.is_ready for each in fleets)
+
+    await eventually(even, f"{len(fleets)} to share the partitions")
+
+
+@pytest.fixture
+async def bus(broker: Broker) -> AsyncIterator[Bus]:
+    async with open_bus(broker, partitions=PARTITIONS) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("users", "lasts", "to"),
+    [
+        ({"u": 9, "v": 10}, {"u": 9, "v": 10}, 10),
+        ({"u": 9, "v": 10}, {"u": 25, "v": 10, "w": 26}, 10),  # newer accounts hold more than they must
+        ({"u": 9, "v": 10}, {"u": 4, "v": 10}, 4),  # somebody put an old one back
+        ({"u": 9, "v": 10}, {"v": 10}, 0),  # one is missing
+        (None, {"u": 9}, 0),
+    ],
+)
+def test_accounts_are_believed_up_to_the_one_that_lags(users: Any, lasts: dict[str, int], to: int) -> None:
+    mark = None if users is None else Mark(version=VERSION, life="", sequence=10, users=users)
+    assert believed(mark, {user: Account(last_sequence=last) for user, last in lasts.items()}) == to
+
+
+def test_whoever_changes_what_an_account_is_raises_the_version() -> None:
+    form = msgspec.json.encode(msgspec.json.schema(Snapshot), order="deterministic")
+    digests = {1: "b3d50fa6fa2ad878"}
+    assert blake2b(form, digest_size=8).hexdigest() == digests[VERSION], "raise bots.snapshots.VERSION"
+
+
+# On a real broker
+
+
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every line is due, and written as soon as may be."""
+    for name, value in {"SNAPSHOT_LINES": 1, "STOP_LINES_MIN": 1, "PAUSE_S": 0.0, "PAUSE_FAILED_S": 0.0}.items():
+        monkeypatch.setattr(snapshots, name, value)
+
+
+async def in_bucket(bus: Bus) -> dict[str, bytes]:
+    found = map(buckets.change, await read(bus, "KV_folds", last_per_subject=True))
+    return {change.key: change.data for change in found if change.data is not None}
+
+
+def states(running: Running) -> Any:
+    """Each user's account but for the highest values, which only trades could tell, and there are none."""
+    found = {}
+    for user, account in running.fleet.book._accounts.items():
+        if account != Account():
+            found[user] = msgspec.to_builtins(account)
+            for position in found[user]["positions"].values():
+                position["peak_lamports"] = 0
+    return found
+
+
+async def first_life(broker: Broker, bus: Bus, decisions: int = 3) -> Any:
+    """All users get their signals and the owner stops in good order; what its accounts were."""
+    await configure(bus, *USERS)
+    async with fleet(broker, "a") as first:
+        await shared(first)
+        for number in range(decisions):
+            await tell(bus, number)
+        await until_settled(bus, decisions)
+        await first.stop()
+        return states(first)
+
+
+async def second_life(broker: Broker, bus: Bus, told: int = 3) -> tuple[Any, int]:
+    """The accounts of who takes over, before anything else happens, and how many users' lines it folded. Then it must
+    be able to write a line for each user."""
+    async with fleet(broker, "b") as second:
+        await shared(second)
+        found, lines = states(second), second.figure("lines_folded_total")
+        await tell(bus, told)
+        await until_settled(bus, told + 1)
+        assert await settled(bus) == expected(told + 1)
+        assert second.figure("interruptions_total") == 0
+    return found, lines
+
+
+async def test_a_takeover_reads_only_the_lines_behind_the_mark(
+    broker: Broker, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager(monkeypatch)
+    before = await first_life(broker, bus)
+    found, lines = await second_life(broker, bus)
+    assert found == before
+    assert len(found) == len(USERS)
+    assert lines == PARTITIONS  # its own ownership records
+    assert len(await in_bucket(bus)) >= len(USERS)
+
+
+async def test_after_a_kill_only_what_came_behind_the_last_snapshot_is_folded(
+    broker: Broker, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager(monkeypatch)
+    await configure(bus, *USERS)
+    async with fleet(broker, "a") as first:
+        await shared(first)
+        await tell(bus, 0)
+        await until_settled(bus, 1)
+        await eventually(lambda: first.fleet._snapshots.idle, "the snapshots to be written")
+        monkeypatch.setattr(snapshots, "SNAPSHOT_LINES", 1_000_000)
+        await tell(bus, 1)
+        await until_settled(bus, 2)
+        before = len(await read(bus, "FILLS", after_sequence=0))
+        await first.kill()
+        await buckets.delete(bus, "members", "bots.a")  # as when its time is over
+    found, lines = await second_life(broker, bus, 2)
+    assert len(found) == len(USERS)
+    assert len(USERS) <= lines < before
+
+
+async def spoil(bus: Bus, how: str) -> None:
+    stored = await in_bucket(bus)
+    for key, data in stored.items():
+        mark = key.endswith(MARK)
+        if how == "garbage" or (how == "garbage in one account" and key.endswith(f".{USERS[3]}")):
+            await buckets.put(bus, "folds", key, b"{")
+        elif how == "another version":
+            changed = msgspec.json.decode(data) | {"version": VERSION + 1}
+            await buckets.put(bus, "folds", key, msgspec.json.encode(changed))
+        elif how == "other streams":
+            changed = msgspec.json.decode(data) | {"life": "another"}
+            await buckets.put(bus, "folds", key, msgspec.json.encode(changed))
+        elif how == "a line that is not there" and mark:
+            await buckets.put(bus, "folds", key, encode(msgspec.structs.replace(_mark(data), sequence=10**9)))
+        elif (how == "no marks" and mark) or (how == "one account missing" and key.endswith(f".{USERS[3]}")):
+            await buckets.delete(bus, "folds", key)
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["garbage", "another version", "other streams", "no marks", "a line that is not there",
+     "one account missing", "garbage in one account"],
+)  # fmt: skip
+async def test_what_cannot_be_believed_is_ignored_and_the_ledger_folded(
+    broker: Broker, bus: Bus, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    eager(monkeypatch)
+    before = await first_life(broker, bus)
+    await spoil(bus, how)
+    found, lines = await second_life(broker, bus)
+    assert found == before
+    assert lines > PARTITIONS
+
+
+@pytest.mark.parametrize("what", ["accounts", "marks", "accounts and marks"])
+async def test_a_snapshot_that_a_former_owner_writes_late_does_no_harm(
+    broker: Broker, bus: Bus, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """What it wrote early comes again over what its successor wrote."""
+    eager(monkeypatch)
+    await first_life(broker, bus, 1)
+    early = await in_bucket(bus)
+    async with fleet(broker, "b") as second:
+        await shared(second)
+        for number in (1, 2):
+            await tell(bus, number)
+        await until_settled(bus, 3)
+        await second.stop()
+        before = states(second)
+    late = {key: data for key, data in early.items() if ("marks" if key.endswith(MARK) else "accounts") in what}
+    assert late
+    await buckets.put_many(bus, "folds", late.items())
+    found, lines = await second_life(broker, bus)
+    assert found == before
+    assert lines > PARTITIONS
+
+
+async def test_killed_between_the_accounts_and_the_mark_it_leaves_accounts_that_are_only_newer(
+    broker: Broker, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager(monkeypatch)
+    await first_life(broker, bus, 1)
+    async with fleet(broker, "b") as second:
+        await shared(second)
+        put_many = buckets.put_many
+        stored = asyncio.Event()
+
+        async def only_accounts(bus: Bus, bucket: str, values: Any) -> None:
+            accounts = [(key, data) for key, data in values if not key.endswith(MARK)]
+            if accounts:
+                await put_many(bus, bucket, accounts)
+            stored.set()
+            await asyncio.Event().wait()  # until it is killed
+
+        monkeypatch.setattr(buckets, "put_many", only_accounts)
+        for number in (1, 2):
+            await tell(bus, number)
+        await until_settled(bus, 3)
+        await stored.wait()
+        before = states(second)
+        await second.kill()
+        monkeypatch.setattr(buckets, "put_many", put_many)
+        await buckets.delete(bus, "members", "bots.b")
+    found, lines = await second_life(broker, bus)
+    assert found == before
+    assert lines > PARTITIONS
+
+
+async def test_a_bucket_that_takes_nothing_disturbs_nobody(
+    broker: Broker, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager(monkeypatch)
+    put_many = buckets.put_many
+    tried = 0
+
+    async def refused(bus: Bus, bucket: str, values: Any) -> None:
+        nonlocal tried
+        if bucket == "folds":
+            tried += 1
+            raise Unavailable("full")
+        await put_many(bus, bucket, values)
+
+    monkeypatch.setattr(buckets, "put_many", refused)
+    before = await first_life(broker, bus)
+    assert tried > 1
+    assert await in_bucket(bus) == {}
+    monkeypatch.setattr(buckets, "put_many", put_many)
+    found, lines = await second_life(broker, bus)
+    assert (found, lines > PARTITIONS) == (before, True)
+
+
+async def test_an_account_too_large_for_a_message_keeps_its_partition_from_being_marked(
+    broker: Broker, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager(monkeypatch)
+    monkeypatch.setattr(snapshots, "DATA_BYTES_MAX", 10)
+    before = await first_life(broker, bus)
+    assert await in_bucket(bus) == {}
+    found, lines = await second_life(broker, bus)
+    assert (found, lines > PARTITIONS) == (before, True)

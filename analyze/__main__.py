@@ -1,5 +1,8 @@
 """analyze: `tokens.>` in order -> the one analysis of each token -> `decisions.<strategy>.<mint>`; scores, watches.
 
+Several processes share the partitions of the mints (`runtime/parts.py`); with one partition one of them works and
+another stands by.
+
 Asked on plain subjects: `analyze.models.status` answers with `models.Stats`, `analyze.models.optimize` lets go of the
 models that are not in use and answers with {"freed_bytes": …, "stats": …}.
 """
@@ -12,31 +15,32 @@ from pathlib import Path
 
 import msgspec
 
-from analyze.analysis import HORIZON_NS, Analysis
+from analyze.division import carry_over
 from analyze.features import FEATURE_NAMES
 from analyze.models import Models
-from runtime import buckets, telemetry, wire
+from analyze.stage import Analyzing, Told
 from runtime.bus import Unavailable
+from runtime.fences import OwnerRecord
+from runtime.members import Members
+from runtime.parts import FIGURES as PARTS_FIGURES
+from runtime.parts import Parts
 from runtime.process import Process, run
-from runtime.readers import DurableReader, Follower, message_after
 from runtime.settings import Settings
-from runtime.wire import In, Out
-from runtime.worker import FIGURES as WORKER_FIGURES
+from runtime.telemetry import Figures
 from runtime.worker import Worker
 from schemas import subjects
-from schemas.codec import Decoder, MalformedEvent, encode
-from schemas.events import TokenCreated, TokenEvent, Watch
+from schemas.subjects import Consumer
 
-WRITE_INTERVAL_S = 0.25
 MODELS_POLL_S = 2.0
+RETRY_S = 0.25
 
 FIGURES = {
-    **WORKER_FIGURES,
+    **PARTS_FIGURES,
     "tokens_analyzed_total": "Tokens whose analysis was opened",
     "decisions_total": "Decisions, by strategy",
     "judged_total": "Times that a strategy was asked, by strategy and what came of it; rug alarms by kind",
-    "tokens_open": "Tokens with an open analysis",
-    "rebuilt_total": "Messages read back at the start to rebuild the analysis",
+    "tokens_open": "Tokens with an open analysis, by partition of the mints",
+    "rebuilt_total": "Messages fed to the analysis though others worked on them: to rebuild it, or to stand by",
     "scores_written_total": "Scores written to the bucket",
     "model_in_use": "Whether a model for AI_PREDICTIONS is in use",
     "models": "Models in memory",
@@ -53,84 +57,25 @@ class AnalyzeSettings(Settings, frozen=True, kw_only=True):
     """What only analyze needs.
 
     models_dir: where the models for AI_PREDICTIONS are; without it `models` in the data directory.
+    stand_by: whether to follow what another process works on, so that taking over takes seconds; it costs as much CPU
+        as the work itself.
     """
 
     models_dir: str = ""
+    stand_by: bool = True
 
 
-_event: Decoder[TokenEvent] = Decoder(TokenEvent)
+class Shelf:
+    """The models of this process: looked for on an interval, asked about on plain subjects."""
 
-
-class Analyzing:
-    """The stage: token events in, decisions out."""
-
-    output = "DECISIONS"
-
-    def __init__(self, process: Process, models: Models) -> None:
-        self._process = process
+    def __init__(self, models: Models, figures: Figures) -> None:
         self._models = models
-        self._analysis = Analysis()
-        self._scores: dict[str, bytes] = {}  # newest only, until written
-        self._watches: dict[str, int] = {}
+        self._figures = figures
 
-    async def rebuild(self, floor: int) -> None:
-        """Feed the last horizon before the floor again and drop its decisions: they were published."""
-        bus = self._process.bus
-        last = await message_after(bus, "TOKENS", floor - 1) if floor else None
-        if last is None:
-            return
-        # Events are stored after they were seen, by hours if they had to wait in ingest's spool.
-        since_ns = min(last.at_ns, _seen_at_ns(last)) - HORIZON_NS
-        follower = Follower(bus, "TOKENS", "tokens.>", since_ns=since_ns)
-        try:
-            while not follower.caught_up:
-                for message in await follower.wait():
-                    if message.sequence > floor:
-                        return
-                    self._feed_again(message)
-        finally:
-            await follower.close()
-            self._analysis.take_scores()
-            self._note_watches()
-            self._analysis.forget_counts()  # of what was counted before the restart
-
-    def _feed_again(self, message: In) -> None:
-        self._process.figures.add("rebuilt_total")
-        try:
-            self._analysis.feed(_event(message.data))
-        except Exception as error:  # it was buried when it came first
-            self._process.log.debug("rebuild_skipped", sequence=message.sequence, reason=str(error))
-
-    def decide(self, message: In) -> Sequence[Out]:
-        event = _event(message.data)
-        figures = self._process.figures
-        if isinstance(event, TokenCreated):
-            figures.add("tokens_analyzed_total")
-        outputs = []
-        for decision in self._analysis.feed(event):
-            figures.add("decisions_total", strategy=decision.strategy)
-            self._process.log.info(
-                "decision", strategy=str(decision.strategy), mint=decision.mint, score=decision.score,
-                risk=decision.risk, reasons=decision.reasons[:4], trace=decision.id[:32],
-            )  # fmt: skip
-            subject = subjects.decision_subject(decision.strategy, decision.mint)
-            outputs.append(Out(subject, encode(decision), wire.trace_headers(decision.id), None, decision.id))
-        return outputs
-
-    async def settled(self) -> None:
-        for score in self._analysis.take_scores():
-            self._scores[score.mint] = encode(score)
-        self._note_watches()
-        figures = self._process.figures
-        figures.put("tokens_open", self._analysis.open_count)
-        for (strategy, outcome), count in self._analysis.counters.items():
-            figures.put("judged_total", count, strategy=strategy, outcome=outcome)
-
-    async def look_for_models(self) -> None:
+    async def look(self) -> None:
         """Use the newest model of the directory from the next event on, and tell how the models stand."""
-        if await self._models.poll():
-            self._analysis.predictor = self._models.current
-        figures, models = self._process.figures, self._models
+        figures, models = self._figures, self._models
+        await models.poll()
         figures.put("model_in_use", int(models.current is not None))
         figures.put("models", len(models))
         figures.put("models_bytes", models.bytes)
@@ -140,10 +85,10 @@ class Analyzing:
         figures.put("models_refused_total", models.refused)
         figures.put("models_loaded_at_ns", models.loaded_at_ns)
 
-    async def follow_models(self) -> None:
+    async def follow(self) -> None:
         while True:
             await asyncio.sleep(MODELS_POLL_S)
-            await self.look_for_models()
+            await self.look()
 
     async def answer_status(self, _: bytes) -> bytes:
         return msgspec.json.encode(self._models.stats())
@@ -152,49 +97,38 @@ class Analyzing:
         freed_bytes = self._models.optimize()
         return msgspec.json.encode({"freed_bytes": freed_bytes, "stats": self._models.stats()})
 
-    def _note_watches(self) -> None:
-        self._watches.update(self._analysis.take_watch_changes())
 
-    async def write(self) -> None:
-        """Keep the `scores` and `watch` buckets up to date, the newest of each only; behind the decisions' way."""
-        while True:
-            await asyncio.sleep(WRITE_INTERVAL_S)
-            scores, self._scores = self._scores, {}
-            watches, self._watches = self._watches, {}
-            try:
-                await buckets.put_many(self._process.bus, "scores", scores.items())
-                self._process.figures.add("scores_written_total", len(scores))
-                scores = {}
-                await buckets.put_many(self._process.bus, "watch", _entries(watches))
-            except Unavailable:
-                self._scores = {**scores, **self._scores}
-                self._watches = {**watches, **self._watches}
-
-
-def _seen_at_ns(message: In) -> int:
-    try:
-        return _event(message.data).seen_at_ns
-    except MalformedEvent:
-        return message.at_ns
-
-
-def _entries(watches: dict[str, int]) -> list[tuple[str, bytes | None]]:
-    now_ns = telemetry.now_ns()
-    return [
-        (f"analyze.{mint}", encode(Watch(until_at_ns=until_ns)) if until_ns > now_ns else None)
-        for mint, until_ns in watches.items()
-    ]
+async def _know_place(process: Process, consumers: Sequence[Consumer]) -> None:
+    while not process.stop.is_set():
+        try:
+            if await carry_over(process.bus, consumers):
+                process.log.warning("divided_otherwise", partitions=len(consumers))
+            return
+        except Unavailable as error:
+            process.log.warning("interrupted", reason=f"{type(error).__name__}: {error}")
+            await process.pause(RETRY_S)
 
 
 async def main(process: Process, settings: AnalyzeSettings) -> None:
+    bus, ready = process.bus, asyncio.Event()
     directory = Path(settings.models_dir or Path(process.common.data_dir) / "models")
-    stage = Analyzing(process, Models(directory, process.log, FEATURE_NAMES))
-    await stage.look_for_models()
-    process.spawn(stage.follow_models(), "follow-models")
-    process.spawn(stage.write(), "write-buckets")
-    await process.bus.answer("analyze.models.status", stage.answer_status)
-    await process.bus.answer("analyze.models.optimize", stage.answer_optimize)
-    await Worker(process, DurableReader(process.bus, subjects.ANALYZE), stage).run()
+    models = Models(directory, process.log, FEATURE_NAMES)
+    shelf, told = Shelf(models, process.figures), Told(bus, process.figures)
+    await shelf.look()
+    process.spawn(shelf.follow(), "follow-models")
+    process.spawn(told.write(), "write-buckets")
+    await bus.answer("analyze.models.status", shelf.answer_status)
+    await bus.answer("analyze.models.optimize", shelf.answer_optimize)
+    members = Members(process, ready)
+    consumers = subjects.analyze_consumers(process.common.mint_partitions)
+    await _know_place(process, consumers)
+
+    def worker(part: int) -> Worker:
+        stage = Analyzing(process, models, told, part, len(consumers))
+        fence = OwnerRecord(bus, stage.output, subjects.decisions_owner_subject(part), part, members.me)
+        return Worker(process, consumers[part], stage, fence, ready)
+
+    await Parts(process, members, ready, len(consumers), worker, stands_by=settings.stand_by).run()
 
 
 def cli() -> None:

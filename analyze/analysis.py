@@ -24,12 +24,17 @@ repetition. A creation heard again later than that is ignored while its token is
 its decisions then have the ids of the first time.
 
 **A gap in the feed** marks every token created before its end (feature `gap_seen`).
+
+**Of a part of the mints.** An analysis may be told which mints are its own. It is fed every creation and gap all the
+same, since names and creators are counted over all coins, and the trades and migrations of its own coins; of the others
+it need know no more than their times (`pass_over`). Then it announces what the analysis of all would announce of its
+coins, unless a bound on a number is reached.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from analyze import alarms, decisions
@@ -85,15 +90,18 @@ REPEATED: Final = "REPEATED"
 class _Open:
     """An open token and what was said of it. scores: the newest of each strategy; announced: the highest.
 
+    mine: whether anything is to be said of it.
     point_passed: whether its decision point is over (strategies/predictions.py).
     """
 
     __slots__ = (
-        "announced", "opened_at_ns", "point_passed", "raised", "scored_at_ns", "scores", "token", "watch_until_ns",
+        "announced", "mine", "opened_at_ns", "point_passed", "raised", "scored_at_ns", "scores", "token",
+        "watch_until_ns",
     )  # fmt: skip
 
-    def __init__(self, token: Token, opened_at_ns: int) -> None:
+    def __init__(self, token: Token, opened_at_ns: int, mine: bool) -> None:
         self.token = token
+        self.mine = mine
         self.opened_at_ns = opened_at_ns
         self.watch_until_ns = 0
         self.scores: dict[str, int] = {}
@@ -106,9 +114,12 @@ class _Open:
 class Analysis:
     """counters: (strategy, RUG_ALARM or EVENTS; outcome) -> how often, since the start.
     predictor: the model that AI_PREDICTIONS asks, None for none; may be changed between two events.
+    open_count: how many tokens are open, of one's own.
     """
 
-    def __init__(self, open_tokens_max: int = OPEN_TOKENS_MAX) -> None:
+    def __init__(self, open_tokens_max: int = OPEN_TOKENS_MAX, mine: Callable[[str], bool] = lambda mint: True) -> None:
+        """mine: whether a mint is one's own."""
+        self._mine = mine
         self._open_tokens_max = open_tokens_max
         self._now_ns = 0
         self._open: dict[str, _Open] = {}
@@ -118,6 +129,7 @@ class Analysis:
         self._early_migrations = EarlyMigrations(DUPLICATE_NS)
         self._gap_until_ns = 0
         self._changed_scores: dict[str, None] = {}
+        self.open_count = 0
         self._changed_watches: dict[str, int] = {}
         self.predictor: Predictor | None = None
         outcomes = (DECIDED, NO_NEWS, ALARMED, *Silence)
@@ -126,10 +138,6 @@ class Analysis:
         }
         self.counters.update({(str(Origin.RUG_ALARM), str(kind)): 0 for kind in Kind})
         self.counters[EVENTS, REPEATED] = 0
-
-    @property
-    def open_count(self) -> int:
-        return len(self._open)
 
     def feed(self, event: TokenEvent) -> list[Decision]:
         """Fold one event in; what the strategies announce because of it."""
@@ -148,9 +156,10 @@ class Analysis:
             self._gap(event)
         return []
 
-    def forget_counts(self) -> None:
-        """Every counter is 0 again."""
-        self.counters = dict.fromkeys(self.counters, 0)
+    def pass_over(self, seen_at_ns: int) -> None:
+        """A trade or a migration of somebody else's coin was seen."""
+        self._now_ns = max(self._now_ns, seen_at_ns)
+        self._close_old(self._now_ns)
 
     def take_scores(self) -> list[Score]:
         """The newest scores of the open tokens whose scores changed since the last call."""
@@ -171,17 +180,20 @@ class Analysis:
         if event.mint in self._open:
             self.counters[EVENTS, REPEATED] += 1
             return []
-        launches = self._launches.note(event, now_ns)
+        launches, mine = self._launches.note(event, now_ns), self._mine(event.mint)
         if not has_curve(event):
-            self._silent(ON_CREATION, Silence.NO_CURVE)
+            self._silent(ON_CREATION if mine else (), Silence.NO_CURVE)
             return []
         token = Token(event, launches)
         token.migrated = self._early_migrations.take(event.mint, now_ns)
-        opened = _Open(token, now_ns)
+        opened = _Open(token, now_ns, mine)
         self._open[event.mint] = opened
+        self.open_count += mine
         self._order.append(opened)
         if len(self._open) > self._open_tokens_max:
             self._close(self._order.popleft())
+        if not mine:
+            return []
         if not (token.migrated or token.complete):
             self._watch(opened, event.seen_at_ns + WATCH_NS)
         return self._judged(ON_CREATION, opened, event, self._look(token, event))
@@ -290,6 +302,7 @@ class Analysis:
     def _close(self, opened: _Open) -> None:
         mint = opened.token.mint
         del self._open[mint]
+        self.open_count -= opened.mine
         self._changed_scores.pop(mint, None)
         if opened.watch_until_ns > self._now_ns:
             self._watch(opened, self._now_ns)

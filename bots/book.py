@@ -53,6 +53,7 @@ class Book:
         self._landing_ns = landing_ns
         self._accounts: dict[str, Account] = {}
         self._mandates: dict[str, Mandate] = {}
+        self.running = 0  # users whose bot is wanted running
         self.agenda = Agenda()
         self.holders = Holders(self.prices)
         self._undone: list[tuple[int, str, str]] = []  # exits to be decided once more: (when, user, mint)
@@ -97,7 +98,7 @@ class Book:
     def configure(self, user: str, wanted: BotWanted | None, revision: int, now_ns: int) -> str | None:
         """Take a bot's wanted state; the text of what is wrong with it, or None. A wrong one stops the bot."""
         self.revision = max(self.revision, revision)
-        problem = None
+        problem, was_running = None, self.mandate(user).running
         try:
             if wanted is not None:
                 self._mandates[user] = mandate.mandate_of(wanted)
@@ -105,6 +106,7 @@ class Book:
             problem = str(error)
         if wanted is None or problem is not None:
             self._mandates[user] = mandate.stopped(self.mandate(user))
+        self.running += self.mandate(user).running - was_running
         account = self._accounts.get(user)
         for mint in account.positions if account is not None else ():
             self.agenda.due_by(user, mint, now_ns)

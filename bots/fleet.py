@@ -19,7 +19,7 @@ from bots.group import Arrived, Group
 from bots.owning import Owning
 from bots.positions import LedgerError
 from bots.snapshots import Snapshots
-from bots.telling import Teller
+from bots.telling import Teller, tell_lag
 from bots.watching import Watching
 from runtime import buckets, telemetry, wire
 from runtime.bus import Bus
@@ -84,7 +84,6 @@ class Fleet:
         self._events: Follower | None = None
         self._alarms: Follower | None = None
         self._taken: dict[int, deque[_Taken]] = {}  # by partition
-        self._running: set[str] = set()
         self._settle_ns = settle_ns
         self._teller = Teller(process.figures, process.log)
         self.book = Book(landing_ns)
@@ -98,6 +97,7 @@ class Fleet:
         self._process.spawn(self._watching.run(), "watching")
         self._process.spawn(self._owning.members.follow(), "follow-members")
         self._process.spawn(self._owning.members.announce(), "announce")
+        self._process.spawn(tell_lag(self._process.figures, self._owning.readers), "consumer-lag")
         await keep_on(self._process, self._start, self._step)
         await self._snapshots.close(self.book.account, self._owning.folded)
         await self._owning.close()
@@ -228,11 +228,7 @@ class Fleet:
         if problem is not None:
             self._process.log.error("config_refused", user=change.key, reason=problem)
             self._process.figures.add("configs_refused_total")
-        if wanted is not None and problem is None and wanted.wanted == "running":
-            self._running.add(change.key)
-        else:
-            self._running.discard(change.key)
-        self._process.figures.put("active_bots", len(self._running))
+        self._process.figures.put("active_bots", self.book.running)
 
     def _switch(self, change: buckets.Change) -> None:
         """The operators' switch for everybody. One that cannot be read stops entries: better too few than too many."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from schemas.config import BotConfig, BotWanted, Terms, Wanted, terms
 from schemas.events import Strategy
+
+# Different ones that are shared at a time; what more users want differs so much that each has a copy of its own.
+SHARED_MAX: Final = 1_000
 
 
 class Mandate(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,17 +31,21 @@ class Mandate(msgspec.Struct, frozen=True, kw_only=True):
 def mandate_of(wanted: BotWanted) -> Mandate:
     """Raises ConfigError, which names the field at fault."""
     running = wanted.wanted is Wanted.RUNNING
-    return Mandate(
-        terms=terms(wanted.config),
-        running=running,
-        closing_at_ns=wanted.changed_at_ns if wanted.close_positions and not running else None,
-        killed=wanted.killed,
+    closing_at_ns = wanted.changed_at_ns if wanted.close_positions and not running else None
+    return _shared(
+        Mandate(terms=terms(wanted.config), running=running, closing_at_ns=closing_at_ns, killed=wanted.killed)
     )
+
+
+@lru_cache(maxsize=SHARED_MAX)
+def _shared(mandate: Mandate) -> Mandate:
+    """The first of equal ones: many users want the same, and one of them costs some 800 bytes."""
+    return mandate
 
 
 def stopped(mandate: Mandate) -> Mandate:
     """The same terms without entries: for a user whose newest wish was deleted or cannot be read."""
-    return msgspec.structs.replace(mandate, running=False, closing_at_ns=None)
+    return _shared(msgspec.structs.replace(mandate, running=False, closing_at_ns=None))
 
 
 # What is held by a user whose wish was never readable ends by the default rules.

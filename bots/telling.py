@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Mapping
 
 from bots.book import Book
 from bots.group import Group
-from runtime.telemetry import Figures, Logger
+from runtime.parts import LAG_INTERVAL_S
+from runtime.readers import DurableReader
+from runtime.telemetry import Figures, Logger, now_ns
+from runtime.worker import lag_s
 from schemas.events import Fill, Refusal, Side
 
 LOGGED_FILLS_MAX = 250  # in one round; beyond that one line tells how many
@@ -27,9 +32,17 @@ FIGURES = {
     "interruptions_total": "Times that the loop started again, by kind",
     "dead_letters_total": "Messages that could not be processed, by reason's kind",
     "appends_total": "Lines stored in the ledger",
+    "consumer_lag_seconds": "Age of the oldest signal that came and has no outcome yet; 0 when there is none",
     "lines_folded_total": "Lines of the ledger read back, at a start or a takeover",
     "snapshots_total": "Accounts and marks written to the bucket `folds`",
 }
+
+
+async def tell_lag(figures: Figures, readers: Mapping[int, DurableReader]) -> None:
+    """Beside the rounds: one that waits for the broker is when the figure matters."""
+    while True:
+        figures.put("consumer_lag_seconds", lag_s(readers.values(), now_ns()))
+        await asyncio.sleep(LAG_INTERVAL_S)
 
 
 class Teller:

@@ -1,17 +1,23 @@
-"""dispatch: `decisions.>` -> the users whose bot wants it, by index -> `signals.<user>` in atomic batches."""
+"""dispatch: `decisions.>` -> the users whose bot wants it, by index -> `signals.<user>` in atomic batches.
+
+One process works; others stand by.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from dispatch.fanout import fanout
 from dispatch.preferences import Preferences
 from runtime import buckets, wire
+from runtime.fences import StreamEnd
+from runtime.members import Members
+from runtime.parts import FIGURES as PARTS_FIGURES
+from runtime.parts import Parts
 from runtime.process import Process, run
-from runtime.readers import DurableReader
 from runtime.settings import Seconds, Settings
 from runtime.wire import In, Out
-from runtime.worker import FIGURES as WORKER_FIGURES
 from runtime.worker import Worker
 from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent
@@ -19,7 +25,7 @@ from schemas.config import KILL_SWITCH_KEY, BotWanted
 from schemas.events import Decision, signal_id
 
 FIGURES = {
-    **WORKER_FIGURES,
+    **PARTS_FIGURES,
     "decisions_total": "Decisions matched, by strategy",
     "unmatched_total": "Decisions that no user's bot wanted",
     "users": "Users whose running bot is in the index",
@@ -56,12 +62,14 @@ class Dispatching:
             for message in await self._configs.more():
                 self._configure(buckets.change(message))
 
-    async def rebuild(self, floor: int) -> None:
+    async def rebuild(self, after: int, floor: int) -> None:
         """Nothing is folded from decisions; but who wants what must be known before the first one."""
         while not self._configs.caught_up and not self._process.stop.is_set():
             await self._process.pause(0.01)
 
     def decide(self, message: In) -> Sequence[Out]:
+        if not subjects.about_token(message.subject):
+            return ()
         decision = _decision(message.data)
         users = self._preferences.match(decision)
         self._process.figures.add("decisions_total", strategy=decision.strategy)
@@ -99,7 +107,12 @@ class Dispatching:
 async def main(process: Process, settings: DispatchSettings) -> None:
     stage = Dispatching(process, settings)
     process.spawn(stage.follow_configs(), "follow-configs")
-    await Worker(process, DurableReader(process.bus, subjects.DISPATCH), stage).run()
+    ready = asyncio.Event()
+
+    def worker(_: int) -> Worker:
+        return Worker(process, subjects.DISPATCH, stage, StreamEnd(process.bus, stage.output), ready)
+
+    await Parts(process, Members(process, ready), ready, 1, worker).run()
 
 
 def cli() -> None:

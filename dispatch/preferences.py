@@ -11,18 +11,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping
-from typing import NamedTuple
 
-from schemas.config import BotWanted, ConfigError, Wanted, terms
+from schemas.config import BotWanted, ConfigError, Terms, Wanted, terms
 from schemas.events import Decision, Side, Strategy
 from schemas.subjects import valid_user
 
 THRESHOLDS = 101  # 0 to 100
-
-
-class _Place(NamedTuple):
-    strategy: Strategy
-    threshold: int
 
 
 class Preferences:
@@ -30,7 +24,7 @@ class Preferences:
 
     def __init__(self) -> None:
         self._revision = 0
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, list[str]] = {}  # which of the lists below a user is in
         # By strategy and threshold: users, ascending. Sorted lists make the union below a merge of runs.
         self._users: dict[str, tuple[list[str], ...]] = {
             str(strategy): tuple([] for _ in range(THRESHOLDS)) for strategy in Strategy
@@ -64,13 +58,13 @@ class Preferences:
         if wanted is None:
             return
         try:
-            place = _place(user, wanted)
+            agreed = _agreed(user, wanted)
         except ConfigError as error:
             self._refused[user] = str(error)
             return
         if wanted.wanted is Wanted.RUNNING:
-            self._places[user] = place
-            insort(self._users[place.strategy][place.threshold], user)
+            self._places[user] = users = self._users[agreed.strategy][agreed.threshold]
+            insort(users, user)
 
     def refuse(self, user: str, problem: str, revision: int) -> None:
         """A change in the bucket that cannot even be read: the user is left out, for this reason."""
@@ -90,17 +84,15 @@ class Preferences:
         return matched
 
     def _remove(self, user: str) -> None:
-        place = self._places.pop(user, None)
-        if place is not None:
-            users = self._users[place.strategy][place.threshold]
+        users = self._places.pop(user, None)
+        if users is not None:
             del users[bisect_left(users, user)]
 
 
-def _place(user: str, wanted: BotWanted) -> _Place:
+def _agreed(user: str, wanted: BotWanted) -> Terms:
     """Raises ConfigError. A user becomes part of a subject and of a JSON text, so it must be a valid one."""
     if not valid_user(user):
         raise ConfigError("user", f"{user[:80]!r} is no user id")
     if wanted.user != user:
         raise ConfigError("user", f"{wanted.user[:80]!r} under another user's key")
-    agreed = terms(wanted.config)
-    return _Place(agreed.strategy, agreed.threshold)
+    return terms(wanted.config)

@@ -16,14 +16,13 @@ Where each number comes from:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
 
 from observer import figures
-from observer.facts import Facts, Seen, StageFacts, StreamFacts, alive, figure
-from observer.tally import UserTally
+from observer.facts import ConsumerFacts, Facts, Seen, StageFacts, StreamFacts, alive, figure
 from observer.times import SECOND_NS, age_ms, iso
 from observer.verdict import Check, Status, Verdict, feed_running
 from schemas.codec import Decoder
@@ -67,8 +66,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
 class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
     """stored: ever; messages, bytes: kept now. last_at: None while empty.
 
-    reader: the service that works through it, None for the ledger; lag: messages it has not acknowledged, waiting: its
-    standing pulls; both None where not known. contents: what is in it, by kind, where that is counted.
+    reader: the service that works through it, None for the ledger; lag: messages it has not acknowledged, lag_seconds:
+    the age of the first of them, waiting: its standing pulls; None where not known. consumers: the same of each of the
+    reader's consumers. contents: what is in it, by kind, where that is counted.
     """
 
     name: str
@@ -78,7 +78,9 @@ class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
     last_at: str | None
     reader: str | None
     lag: int | None
+    lag_seconds: int | None
     waiting: int | None
+    consumers: Sequence[ConsumerFacts]
     contents: Mapping[str, int]
 
 
@@ -156,7 +158,7 @@ def stats(facts: Facts, page: PageRequest, max_capacity: int) -> StatsAnswer:
                 active_bots=active,
                 tokens_analyzed=facts.tokens_analyzed,
                 signals_sent=signals.last_sequence if signals is not None else 0,
-                bots=_bots(facts.running, page, facts.at_ns),
+                bots=_bots(facts, page),
             ),
             streams=_streams(facts),
             processes=[_process(seen, facts.at_ns) for seen in facts.processes],
@@ -173,15 +175,16 @@ def health(facts: Facts, verdict: Verdict) -> HealthAnswer:
     )
 
 
-def _bots(running: Mapping[str, UserTally], page: PageRequest, now_ns: int) -> list[BotStats]:
+def _bots(facts: Facts, page: PageRequest) -> list[BotStats]:
+    running, users = facts.running, facts.users
     first = (page.page - 1) * page.per_page
     # Shorter ids first puts numbered users in the order of their numbers.
     names = sorted(running, key=lambda name: (len(name), name))[first : first + page.per_page]
     return [
         BotStats(
             user_id=name,
-            signals_received=running[name].signals_settled,
-            uptime=_whole_s(running[name].running_since_at_ns or now_ns, now_ns),
+            signals_received=users[name].signals_settled if name in users else 0,
+            uptime=_whole_s(running[name], facts.at_ns),
         )
         for name in names
     ]
@@ -204,7 +207,9 @@ def _stream(stream: StreamFacts, reader: StageFacts | None, contents: Mapping[st
         last_at=None if stream.last_at_ns is None else iso(stream.last_at_ns),
         reader=reader.service if reader is not None else None,
         lag=reader.lag if reader is not None else None,
+        lag_seconds=reader.lag_seconds if reader is not None else None,
         waiting=reader.waiting if reader is not None else None,
+        consumers=reader.consumers if reader is not None else (),
         contents=contents,
     )
 

@@ -24,6 +24,7 @@ REMEMBERED_S = 300
 PROCESSES_MAX = 256
 
 Info = Mapping[str, Any]
+NOTHING: Mapping[str, int] = {}
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,11 +53,24 @@ class StreamFacts(msgspec.Struct, frozen=True, kw_only=True):
     last_at_ns: int | None
 
 
+class ConsumerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """How far behind one consumer is: in messages, and by the age of the first one that it has not acknowledged.
+
+    waiting: standing pulls (0: nobody asks).
+    """
+
+    name: str
+    lag: int
+    lag_seconds: int
+    waiting: int
+
+
 class StageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """How far behind a stage is, over all its consumers.
 
     pending: messages not yet delivered; unacked: delivered, not acknowledged; waiting: standing pulls (0: nobody asks).
     acked_sequence: everything in the stream up to here is done, by every one of its consumers.
+    consumers: each of them, in the stage's order.
     """
 
     service: str
@@ -65,22 +79,28 @@ class StageFacts(msgspec.Struct, frozen=True, kw_only=True):
     unacked: int
     waiting: int
     acked_sequence: int
+    consumers: tuple[ConsumerFacts, ...] = ()
 
     @property
     def lag(self) -> int:
         return self.pending + self.unacked
 
+    @property
+    def lag_seconds(self) -> int:
+        return max((consumer.lag_seconds for consumer in self.consumers), default=0)
+
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
-    """Which consumers make up a service's place in the line."""
+    """Which consumers make up a service's place in the line. each_hears_all: or else a part of the stream each."""
 
     service: str
     stream: str
     consumers: tuple[Consumer, ...]
+    each_hears_all: bool = False
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """One moment. running, totals: live views of the folds, for reading at once, not for keeping.
+    """One moment. running, users, totals: live views of the tally, for reading at once, not for keeping.
 
     streams, stages: by name and by service; absent: not known. tokens_received and the rest: see `creations.py`.
     folded: whether the folds have reached the end of their streams since observer started.
@@ -96,15 +116,21 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     tokens_received: int
     tokens_per_minute: int
     tokens_analyzed: int
-    running: Mapping[str, UserTally]
+    running: Mapping[str, int]
+    users: Mapping[str, UserTally]
     totals: Totals
 
 
-def stages(partitions: int) -> tuple[Stage, ...]:
+def stages(partitions: int, mint_partitions: int = 1) -> tuple[Stage, ...]:
     """The line's stages in order."""
     signal_consumers = tuple(subjects.partition_consumer(p) for p in range(partitions))
     return (
-        Stage(service=figures.ANALYZE, stream="TOKENS", consumers=(subjects.ANALYZE,)),
+        Stage(
+            service=figures.ANALYZE,
+            stream="TOKENS",
+            consumers=subjects.analyze_consumers(mint_partitions),
+            each_hears_all=True,
+        ),
         Stage(service=figures.DISPATCH, stream="DECISIONS", consumers=(subjects.DISPATCH,)),
         Stage(service=figures.BOTS, stream="SIGNALS", consumers=signal_consumers),
     )
@@ -121,16 +147,18 @@ def gather(
     stages: Sequence[tuple[Stage, Sequence[Info | None]]],
     creations: Creations,
     tally: Tally,
+    oldest_at_ns: Mapping[str, int] = NOTHING,
 ) -> Facts:
     """Put it together. What the broker said is ignored while it is away: it would be old.
 
     streams: STREAM.INFO answers by name; stages: CONSUMER.INFO answers in the order of each stage's consumers; None
-    where there was no answer.
+    where there was no answer. oldest_at_ns: by consumer, when the first message that it has not acknowledged was
+    stored; absent: there is none.
     """
     if not broker_up:
         streams, stages = {}, ()
     read = {name: read_stream(name, info) for name, info in streams.items() if info is not None}
-    behind = {stage.service: read_stage(stage, infos) for stage, infos in stages}
+    behind = {stage.service: read_stage(stage, infos, oldest_at_ns, now_ns) for stage, infos in stages}
     return Facts(
         at_ns=now_ns,
         broker_up=broker_up,
@@ -143,6 +171,7 @@ def gather(
         tokens_per_minute=creations.per_minute(now_ns),
         tokens_analyzed=creations.analyzed,
         running=tally.running,
+        users=tally.users,
         totals=tally.totals,
     )
 
@@ -160,19 +189,36 @@ def read_stream(name: str, info: Info) -> StreamFacts:
     )
 
 
-def read_stage(stage: Stage, infos: Sequence[Info | None]) -> StageFacts | None:
-    """Sums over the stage's consumers; None unless every one of them answered."""
+def read_stage(
+    stage: Stage, infos: Sequence[Info | None], oldest_at_ns: Mapping[str, int] = NOTHING, now_ns: int = 0
+) -> StageFacts | None:
+    """Over the stage's consumers: the sums, or of those that each hear all the largest; None unless all answered."""
     known = [info for info in infos if info is not None]
     if not known or len(known) != len(stage.consumers):
         return None
+    together = max if stage.each_hears_all else sum
     return StageFacts(
         service=stage.service,
         stream=stage.stream,
-        pending=sum(info["num_pending"] for info in known),
-        unacked=sum(info["num_ack_pending"] for info in known),
+        pending=together(info["num_pending"] for info in known),
+        unacked=together(info["num_ack_pending"] for info in known),
         waiting=sum(info["num_waiting"] for info in known),
         acked_sequence=min(info["ack_floor"]["stream_seq"] for info in known),
+        consumers=tuple(
+            ConsumerFacts(
+                name=consumer.name,
+                lag=unacknowledged(info),
+                lag_seconds=max(0, now_ns - oldest_at_ns.get(consumer.name, now_ns)) // SECOND_NS,
+                waiting=info["num_waiting"],
+            )
+            for consumer, info in zip(stage.consumers, known, strict=True)
+        ),
     )
+
+
+def unacknowledged(info: Info) -> int:
+    """Messages that a consumer has not acknowledged, delivered or not."""
+    return int(info["num_pending"]) + int(info["num_ack_pending"])
 
 
 def hear(processes: dict[tuple[str, str], Seen], status: ProcessStatus, now_ns: int) -> None:

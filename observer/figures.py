@@ -28,5 +28,6 @@ OWN: Mapping[str, str] = {
     "events_malformed_total": "Messages that could not be read, by the stream or subject they came from",
     "active_bots": "Users whose bot is wanted running",
     "checks_failing": "Health checks that are not ok",
+    "durable_lag_seconds": "Age of the first message that a consumer has not acknowledged; 0 when there is none",
     "answers_total": "Requests answered on observer's subjects",
 }

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from observer import admin
 from observer.creations import Creations
-from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, stages
+from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, stages, unacknowledged
 from observer.host import Host
 from observer.tally import Tally
 from observer.verdict import Thresholds, Verdict, judge
 from runtime import buckets, telemetry
 from runtime.bus import BusError, Unavailable
 from runtime.process import Process
-from runtime.readers import Follower
+from runtime.readers import Follower, message_after
 from runtime.settings import Seconds
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.config import KILL_SWITCH_KEY, BotWanted
 from schemas.events import Append, ProcessStatus
-from schemas.subjects import STREAMS, about_user
+from schemas.subjects import STREAMS, Consumer, about_user
 
 WATCHED_STREAMS = tuple(stream.name for stream in STREAMS if not stream.bucket)
 FOLD_MESSAGES_MAX = 500  # between two looks at anything else; a ledger of years is read at every start
 IDLE_S = 1.0
+
+T = TypeVar("T")
 
 
 class ObserverSettings(Thresholds, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,12 +48,13 @@ class Poll:
         self._process = process
         self._settings = settings
         self._host = Host(Path(process.common.data_dir))
-        self._stages = stages(process.common.partitions)
+        self._stages = stages(process.common.partitions, process.common.mint_partitions)
         self._creations = Creations()
         self._tally = Tally()
         self._processes: dict[tuple[str, str], Seen] = {}
         self._streams: dict[str, Info | None] = {}
         self._behind: list[tuple[Stage, list[Info | None]]] = []
+        self._oldest_at_ns: dict[str, int] = {}  # by consumer
         self._host_facts = HostFacts()
         self._verdict: Verdict | None = None
         self._status: Decoder[ProcessStatus] = Decoder(ProcessStatus)
@@ -69,6 +73,7 @@ class Poll:
             stages=self._behind,
             creations=self._creations,
             tally=self._tally,
+            oldest_at_ns=self._oldest_at_ns,
         )
 
     async def serve(self) -> None:
@@ -143,19 +148,33 @@ class Poll:
         bus = self._process.bus
         consumers = [c for stage in self._stages for c in stage.consumers]
         streams = await asyncio.gather(*(self._ask(bus.stream_info(name)) for name in WATCHED_STREAMS))
-        infos = iter(await asyncio.gather(*(self._ask(bus.consumer_info(c.stream, c.name)) for c in consumers)))
+        infos = await asyncio.gather(*(self._ask(bus.consumer_info(c.stream, c.name)) for c in consumers))
+        self._oldest_at_ns = await self._ask_oldest(zip(consumers, infos, strict=True))
         self._streams = dict(zip(WATCHED_STREAMS, streams, strict=True))
-        self._behind = [(stage, [next(infos) for _ in stage.consumers]) for stage in self._stages]
+        each = iter(infos)
+        self._behind = [(stage, [next(each) for _ in stage.consumers]) for stage in self._stages]
         self._host_facts = self._host.read()
         figures = self._process.figures
         figures.add("polls_total")
         if None in streams or any(None in answers for _, answers in self._behind):
             figures.add("polls_failed_total")
-        analyze = self.facts().stages.get("analyze")
+        facts = self.facts()
+        for stage in facts.stages.values():
+            for consumer in stage.consumers:
+                figures.put("durable_lag_seconds", consumer.lag_seconds, stream=stage.stream, consumer=consumer.name)
+        analyze = facts.stages.get("analyze")
         if analyze is not None:
             self._creations.acknowledge(analyze.acked_sequence)
 
-    async def _ask(self, question: Awaitable[Info]) -> Info | None:
+    async def _ask_oldest(self, known: Iterable[tuple[Consumer, Info | None]]) -> dict[str, int]:
+        """When the first message that a consumer has not acknowledged was stored, for those that are behind."""
+        behind = [(c, int(info["ack_floor"]["stream_seq"])) for c, info in known if info and unacknowledged(info)]
+        bus = self._process.bus
+        asked = (self._ask(message_after(bus, c.stream, floor, c.subject)) for c, floor in behind)
+        first = await asyncio.gather(*asked)
+        return {c.name: message.at_ns for (c, _), message in zip(behind, first, strict=True) if message is not None}
+
+    async def _ask(self, question: Awaitable[T]) -> T | None:
         try:
             return await question
         except (Unavailable, BusError):

@@ -21,7 +21,7 @@ from runtime.wire import In
 from schemas.codec import Decoder, MalformedEvent
 from schemas.config import BotWanted
 from schemas.events import Append, Decision, Signal
-from schemas.subjects import SIGNALS, about_user
+from schemas.subjects import SIGNALS, about_token, about_user
 
 CONNECT_S_MAX = 10.0
 
@@ -43,7 +43,8 @@ async def audit(common: Common, since_ns: int) -> Audit:
         await asyncio.wait_for(bus.open(common, "mintline-audit"), CONNECT_S_MAX)
         tokens = await read(bus, "TOKENS", "tokens.created.*", since_ns=since_ns)
         trades = await read(bus, "TOKENS", "tokens.traded.*", since_ns=since_ns)
-        decisions = await read(bus, "DECISIONS", since_ns=since_ns)
+        stored = await read(bus, "DECISIONS", since_ns=since_ns)
+        decisions = [message for message in stored if about_token(message.subject)]
         signals = await read(bus, "SIGNALS", since_ns=since_ns)
         appends = [line for line in await read(bus, "FILLS", since_ns=since_ns) if about_user(line.subject)]
         dead = await read(bus, "DEAD", since_ns=since_ns)

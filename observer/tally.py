@@ -26,7 +26,7 @@ class Held(msgspec.Struct):
 
 
 class UserTally(msgspec.Struct):
-    """One user's history in numbers. running_since_at_ns: None while the bot is not wanted running."""
+    """One user's history in numbers."""
 
     signals_settled: int = 0
     fills: int = 0
@@ -34,7 +34,6 @@ class UserTally(msgspec.Struct):
     realised_lamports: int = 0
     refusals: dict[Reason, int] = {}
     held: dict[str, Held] = {}
-    running_since_at_ns: int | None = None
 
 
 class Totals(msgspec.Struct):
@@ -49,12 +48,15 @@ class Totals(msgspec.Struct):
 
 
 class Tally:
-    """Fold messages in the order of their streams; one met twice counts once."""
+    """Fold messages in the order of their streams; one met twice counts once.
+
+    users: those who have a history. running: since when (ns) a user's bot is wanted running.
+    """
 
     def __init__(self) -> None:
         self.users: dict[str, UserTally] = {}
         self.totals = Totals()
-        self.running: dict[str, UserTally] = {}
+        self.running: dict[str, int] = {}
         self._ledger_to = 0
         self._bots_to = 0
 
@@ -78,14 +80,9 @@ class Tally:
             return
         self._bots_to = revision
         if bot is None or bot.wanted is not Wanted.RUNNING:
-            stopped = self.running.pop(user, None)
-            if stopped is not None:
-                stopped.running_since_at_ns = None
-            return
-        tally = self.running.get(user)
-        if tally is None:
-            tally = self.running[user] = self._user(user)
-            tally.running_since_at_ns = bot.changed_at_ns
+            self.running.pop(user, None)
+        else:
+            self.running.setdefault(user, bot.changed_at_ns)
 
     def _user(self, name: str) -> UserTally:
         found = self.users.get(name)

@@ -33,7 +33,7 @@ async def enrol(common: Common, bots: Iterable[tuple[str, BotConfig]]) -> int:
     bus = Bus(lambda event, **fields: None)
     try:
         await asyncio.wait_for(bus.open(common, "mintline-enrol"), CONNECT_S_MAX)
-        await declare(bus, common.partitions)
+        await declare(bus, common.partitions, common.mint_partitions)
         await buckets.put_many(bus, "bots", values)
     finally:
         await bus.close()

@@ -52,7 +52,7 @@ class Tile(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """A stream in the line. lag: None for the last one, which nobody works through."""
+    """A stream in the line. lag, lag_seconds: None for the last one, which nobody works through."""
 
     name: str
     hint: str
@@ -60,6 +60,7 @@ class Node(msgspec.Struct, frozen=True):
     kept: str
     reader: str | None
     lag: str | None
+    lag_seconds: str | None
 
 
 class CheckRow(msgspec.Struct, frozen=True):
@@ -213,7 +214,8 @@ def _notes(stats: Json, ledger: Json) -> Mapping[str, str]:
 
 def _node(name: str, reader: str | None, hint: str, stream: Json | None) -> Node:
     if stream is None:
-        return Node(name, hint, DASH, DASH, reader, DASH if reader else None)
+        unknown = DASH if reader else None
+        return Node(name, hint, DASH, DASH, reader, unknown, unknown)
     return Node(
         name,
         hint,
@@ -221,6 +223,7 @@ def _node(name: str, reader: str | None, hint: str, stream: Json | None) -> Node
         number(stream["messages"]),
         reader,
         number(stream["lag"]) if reader else None,
+        duration(stream["lag_seconds"]) if reader else None,
     )
 
 

@@ -12,7 +12,7 @@ from schemas import subjects
 _EXISTS = {10058, 10148, 10105}
 
 
-async def declare(bus: Bus, partitions: int) -> list[str]:
+async def declare(bus: Bus, partitions: int, mint_partitions: int = 1) -> list[str]:
     """Create what is missing; return each difference between wanted and actual, by name.
 
     Nothing that exists is changed: a difference is an operator's decision. Raises BusError, Unavailable.
@@ -22,7 +22,7 @@ async def declare(bus: Bus, partitions: int) -> list[str]:
         wanted = subjects.stream_config(stream, partitions)
         actual = await _create_or_info(bus, f"STREAM.INFO.{stream.name}", f"STREAM.CREATE.{stream.name}", wanted)
         drift += differences(f"stream {stream.name}", wanted, actual["config"])
-    for consumer in subjects.consumers(partitions):
+    for consumer in subjects.consumers(partitions, mint_partitions):
         wanted = subjects.consumer_config(consumer)
         name = f"{consumer.stream}.{consumer.name}"
         actual = await _create_or_info(

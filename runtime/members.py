@@ -21,11 +21,12 @@ from runtime import buckets, readers
 from runtime.bus import Unavailable
 from runtime.process import Process
 from schemas.codec import Decoder, MalformedEvent, encode
-from schemas.ownership import Member, free_share
+from schemas.ownership import Member, free_share, nearest
 
 TTL_S: Final = 3
 ANNOUNCE_S: Final = 0.5
 SEEN_S_MAX: Final = 5.0
+LOOK_S: Final = 0.01
 
 assert readers.PULL_EXPIRES_S < TTL_S
 
@@ -61,9 +62,13 @@ class Members:
         """The parts that this process may work on now; none while the others take it for dead."""
         return free_share(self.me, self._living.values(), parts)
 
+    def nearest(self, parts: int, places: int) -> frozenset[int]:
+        """The parts for which this process is among the first `places` when it is a member."""
+        return nearest(self.me.instance, (member.instance for member in self._living.values()), parts, places)
+
     @property
     def others(self) -> int:
-        return sum(member.life != self.me.life for member in self._living.values())
+        return sum(member.instance != self.me.instance for member in self._living.values())
 
     async def follow(self) -> None:
         """Keep the view. Raises Replaced."""
@@ -78,6 +83,15 @@ class Members:
             with contextlib.suppress(Unavailable):  # the broker is away; `join` says it before anything is done
                 await self._put()
             await asyncio.sleep(ANNOUNCE_S)
+
+    async def look(self) -> None:
+        """Know who lives, without being a member. Raises Unavailable."""
+        try:
+            async with asyncio.timeout(SEEN_S_MAX):
+                while not self._view.caught_up and not self._process.stop.is_set():
+                    await self._process.pause(LOOK_S)
+        except TimeoutError:
+            raise Unavailable("the members are not told") from None
 
     async def join(self) -> None:
         """Be a member, and know everybody who was one before. Raises Unavailable."""

@@ -156,7 +156,7 @@ async def _open_bus(process: Process) -> None:
     told = ""
     while True:
         try:
-            drift = await declare(process.bus, process.common.partitions)
+            drift = await declare(process.bus, process.common.partitions, process.common.mint_partitions)
             break
         except Unavailable as error:
             if str(error) != told:

@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from schemas.subjects import PARTITIONS_DEFAULT, PARTITIONS_MAX
+from schemas.subjects import MINT_PARTITIONS_MAX, PARTITIONS_DEFAULT, PARTITIONS_MAX
 
 PREFIX = "MINTLINE_"
 SERVICES = ("ingest", "analyze", "dispatch", "bots", "observer", "portal")
@@ -41,6 +41,7 @@ class Common(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     nats_ca: certificates of the authorities to trust, a PEM file; switches TLS on.
     nats_cert, nats_key: our own certificate and its key, PEM files, where the broker verifies clients.
     partitions: into how many parts users are divided; the same for all processes, and never changed afterwards.
+    mint_partitions: into how many parts coins are divided for the analysis; the same for all processes.
     instance: tells several processes of one service apart.
     http_host: where `/livez`, `/readyz` and `/metrics` listen.
     http_port: their port; 0 takes a free one and logs it.
@@ -60,6 +61,7 @@ class Common(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     nats_cert: str = ""
     nats_key: str = ""
     partitions: Annotated[int, msgspec.Meta(ge=1, le=PARTITIONS_MAX)] = PARTITIONS_DEFAULT
+    mint_partitions: Annotated[int, msgspec.Meta(ge=1, le=MINT_PARTITIONS_MAX)] = 1
     instance: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "0"
     http_host: str = "127.0.0.1"
     http_port: Port = 0

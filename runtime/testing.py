@@ -47,6 +47,11 @@ class Broker:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
@@ -223,13 +228,15 @@ class _Fault:
 
 
 @contextlib.asynccontextmanager
-async def bus(broker: Broker | Proxy, *, partitions: int = 4, declared: bool = True) -> AsyncIterator[Bus]:
+async def bus(
+    broker: Broker | Proxy, *, partitions: int = 4, mint_partitions: int = 1, declared: bool = True
+) -> AsyncIterator[Bus]:
     """A connected bus, with streams and consumers declared."""
     opened = Bus(lambda event, **fields: None)
     await opened.open(Common(nats_url=broker.url), "test")
     try:
         if declared:
-            await declare(opened, partitions)
+            await declare(opened, partitions, mint_partitions)
         yield opened
     finally:
         await opened.close()
@@ -261,6 +268,11 @@ class Service:
     def wait(self, within_s: float = WAIT_S_MAX) -> int:
         assert self._process is not None
         return self._process.wait(within_s)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def running(self) -> bool:

@@ -34,7 +34,7 @@ from runtime.embedded import (
     write_json,
 )
 from runtime.screen import Screen, totals
-from runtime.settings import SERVICES, Common
+from runtime.settings import SERVICES, Common, load_common
 from runtime.standalone import fail
 from runtime.telemetry import Logger
 from runtime.web import fetch
@@ -173,10 +173,10 @@ class Up:
                     await child.stop()
         bus = Bus(self.log.warning)
         await asyncio.wait_for(bus.open(Common(nats_url=self.endpoints["nats"]), "up"), START_S_MAX)
-        partitions = int(os.environ.get("MINTLINE_PARTITIONS", subjects.PARTITIONS_DEFAULT))
+        common = load_common(os.environ)
         due = time.monotonic() + DRAIN_S_MAX
         try:
-            for consumer in subjects.consumers(partitions):
+            for consumer in subjects.consumers(common.partitions, common.mint_partitions):
                 while await _waiting(bus, consumer):
                     if time.monotonic() > due:
                         return False

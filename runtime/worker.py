@@ -1,9 +1,10 @@
 """The one loop around a synchronous `decide`: take, decide, append, acknowledge; and what to do when that is cut short.
 
-A stage reads one durable consumer and is the only writer of its output stream. Whatever interrupts it (a kill, a lost
-connection, a second process that wrote), it starts again the same way: reset the consumer to its floor, read which
-outputs of messages behind the floor are stored already, and leave those out while working through them again. Each
-batch expects the stream's last sequence, so a writer with an old view is refused instead of doubling.
+A worker reads one durable consumer, and nobody else writes what comes of it. Whatever interrupts it (a kill, a lost
+connection, another process that took over), it starts again the same way: claim its fence, reset the consumer to its
+floor, bring the stage's state up to there, read which outputs of messages behind the floor are stored already, and
+leave those out while working through them again. A writer with an old view is refused instead of doubling
+(`runtime/fences.py`).
 """
 
 from __future__ import annotations
@@ -12,24 +13,24 @@ import asyncio
 import base64
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from runtime import telemetry, wire
 from runtime.bus import Bus, Unavailable, WrongSequence
+from runtime.fences import Fence
 from runtime.process import Process
 from runtime.readers import DurableReader, Interrupted, message_after, read
 from runtime.wire import In, Out
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.events import DeadLetter
-from schemas.subjects import dead_subject
+from schemas.subjects import Consumer, dead_subject
 
 TAKE_MESSAGES_MAX = 500
 PAYLOAD_BYTES_MAX = 90 * 1024  # of a dead letter; the streams take messages of 128 KiB, and base64 adds a third
 GROUP_OUTPUTS_MAX = 4 * wire.BATCH_MESSAGES_MAX
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
-LAG_INTERVAL_S = 0.5
 
 # Outputs are stored after the message that they come from, by the same server; its clock may have been set meanwhile.
 CLOCK_MARGIN_NS = 10 * 1_000_000_000
@@ -52,13 +53,21 @@ class _Identified(msgspec.Struct):
 _identified: Decoder[_Identified] = Decoder(_Identified)
 
 
+class _Decided(NamedTuple):
+    """An output, and the input sequence that it comes from."""
+
+    sequence: int
+    output: Out
+
+
 class Stage(Protocol):
     """What a service decides. All of it is called from one task."""
 
     output: str  # name of the output stream
 
-    async def rebuild(self, floor: int) -> None:
-        """Once, at the start: make the state that the messages up to `floor` led to."""
+    async def rebuild(self, after: int, floor: int) -> None:
+        """Bring the state from that of the messages up to `after` (0: from nothing) to that of those up to `floor`;
+        where both are the same, be ready to decide. After a failure it is called again from the same place."""
 
     def decide(self, message: In) -> Sequence[Out]:
         """A message's outputs, each with its id. Raises for a message that cannot be processed."""
@@ -89,91 +98,97 @@ async def keep_on(process: Process, start: Callable[[], Awaitable[None]], step: 
             delay_s = min(RETRY_S_MAX, 2 * delay_s)
 
 
-class Overtaken(RuntimeError):
-    """Another process has worked on our messages and acknowledged them: our state and our outputs are of the past.
-    The process ends with it; a new one rebuilds."""
-
-
 class Worker:
-    """Runs a stage until the process is asked to stop."""
+    """One part of a stage: at work (`start`, then one `step` after another, until `let_go`), or standing by
+    (`catch_up` from time to time)."""
 
     def __init__(
         self,
         process: Process,
-        reader: DurableReader,
+        consumer: Consumer,
         stage: Stage,
+        fence: Fence,
+        ready: asyncio.Event,
         output_id: Callable[[In], str] | None = None,
     ) -> None:
-        """output_id: reads the id of a stored output; by default the `id` of its JSON."""
+        """ready: is set when something may be taken. output_id: reads the id of a stored output; by default the `id` of
+        its JSON."""
+        self.reader: DurableReader | None = None  # while at work
+        self._consumer = consumer
+        self._ready = ready
         self._process = process
         self._bus: Bus = process.bus
-        self._reader = reader
         self._stage = stage
+        self._fence = fence
         self._output_id = output_id or _id_of
+        self._building = asyncio.Lock()
         self._built = False
-        self._through = 0  # decided up to this input sequence
-        self._unstored: list[Out] = []  # decided, not known to be stored
-        self._settled = 0  # acknowledged by us, or before our time, up to this input sequence
+        self._through = 0  # the stage's state is that of this input sequence
+        self._unstored: list[_Decided] = []  # not known to be stored
         self._stored: set[str] = set()  # ids of stored outputs of messages behind the floor
         self._stored_until = 0  # messages behind this one cannot have stored outputs
-        self._output_last = 0
 
-    async def run(self) -> None:
-        telling = self._process.spawn(self._tell_lag(), "consumer-lag")
-        try:
-            await keep_on(self._process, self._start, self._step)
-        finally:
-            telling.cancel()
-        await self._reader.close()
+    async def catch_up(self) -> None:
+        """Stand by: know what those who work on the part have acknowledged. Raises Unavailable, BusError."""
+        info = await self._bus.consumer_info(self._consumer.stream, self._consumer.name)
+        await self._build(int(info["ack_floor"]["stream_seq"]))
 
-    async def _tell_lag(self) -> None:
-        """Beside the steps: a step that waits for the broker is when the figure matters."""
-        while True:
-            lag = lag_s([self._reader], telemetry.now_ns())
-            self._process.figures.put("consumer_lag_seconds", lag)
-            await asyncio.sleep(LAG_INTERVAL_S)
+    async def start(self) -> None:
+        """Take over, or start again. Raises what the bus and the reader raise.
 
-    async def _start(self) -> None:
-        """Raises Overtaken, and what the bus and the reader raise."""
-        floor = await self._reader.start()
-        if not self._built:
-            await self._stage.rebuild(floor)
-            self._through = self._settled = floor
-            self._built = True
-        if floor > self._settled:
-            raise Overtaken(f"messages up to {floor} are acknowledged, by us only those up to {self._settled}")
-        # In this order. What is stored later than the first line is refused to us by its number; what is stored before
-        # is read by the second, and comes from messages no later than the third's.
-        self._output_last = await self._last_sequence(self._stage.output)
+        What others stored before the claim is read back below, and comes from messages no later than the last line's;
+        what they store later is refused to them, or to us.
+        """
+        await self._fence.claim()
+        if self.reader is None:
+            self.reader = DurableReader(self._bus, self._consumer, self._ready)
+        floor = await self.reader.start()
+        await self._build(floor)
+        # Decided before we were overtaken, and acknowledged by somebody else since: then it is stored.
+        self._unstored = [decided for decided in self._unstored if decided.sequence > floor]
         self._stored = await self._read_back(floor)
-        self._stored_until = await self._last_sequence(self._reader.consumer.stream)
+        self._stored_until = await self._last_sequence(self._consumer.stream)
+
+    async def let_go(self) -> None:
+        reader, self.reader = self.reader, None
+        if reader is not None:
+            await reader.close()
+
+    async def _build(self, floor: int) -> None:
+        async with self._building:
+            if floor > self._through or not self._built:
+                await self._stage.rebuild(self._through, floor)
+                self._through = max(self._through, floor)
+                self._built = True
 
     async def _last_sequence(self, stream: str) -> int:
         return int((await self._bus.stream_info(stream))["state"]["last_seq"])
 
     async def _read_back(self, floor: int) -> set[str]:
         """Ids of the stored outputs of messages behind the floor (and of some before it, which do no harm)."""
-        first = await message_after(self._bus, self._reader.consumer.stream, floor, self._reader.consumer.subject)
+        first = await message_after(self._bus, self._consumer.stream, floor, self._consumer.subject)
         if first is None:
             return set()
         stored = await read(self._bus, self._stage.output, since_ns=first.at_ns - CLOCK_MARGIN_NS)
         return {self._output_id(message) for message in stored}
 
-    async def _step(self) -> None:
-        process = self._process
-        self._reader.ready.clear()
-        messages = self._reader.take(TAKE_MESSAGES_MAX)
+    async def step(self) -> bool:
+        """Work on what has come; False if that was nothing. Raises Interrupted, WrongSequence, Unavailable."""
+        if self.reader is None:
+            raise Interrupted("not started")
+        messages = self.reader.take(TAKE_MESSAGES_MAX)
         if not messages:  # what is decided and not stored comes from messages that are about to come again
-            await first_of(self._reader.ready, process.stop)
-            return
+            return False
         started_s = asyncio.get_running_loop().time()
         for message in messages:
             await self._decide(message)
             if len(self._unstored) >= GROUP_OUTPUTS_MAX:
-                await self._store(message)
-        await self._store(messages[-1])
+                await self._store(self.reader, message)
+        await self._store(self.reader, messages[-1])
         await self._stage.settled()
+        process = self._process
         process.metrics.stage.labels(process.service).observe(asyncio.get_running_loop().time() - started_s)
+        return True
 
     async def _decide(self, message: In) -> None:
         figures = self._process.figures
@@ -187,25 +202,22 @@ class Worker:
             await self._bury(message, error)
             outputs = ()
         self._through = message.sequence
-        self._unstored.extend(outputs)
+        self._unstored.extend(_Decided(message.sequence, output) for output in outputs)
 
-    async def _store(self, last: In) -> None:
+    async def _store(self, reader: DurableReader, last: In) -> None:
         """Append what is decided and not stored, then acknowledge."""
         if self._stored and self._unstored:
-            known = [output for output in self._unstored if output.id in self._stored]
-            if known:
-                self._process.figures.add("outputs_known_total", len(known))
-                self._unstored = [output for output in self._unstored if output.id not in self._stored]
+            before = len(self._unstored)
+            self._unstored = [decided for decided in self._unstored if decided.output.id not in self._stored]
+            self._process.figures.add("outputs_known_total", before - len(self._unstored))
         while self._unstored:
-            chunk = self._unstored[: wire.BATCH_MESSAGES_MAX]
-            first = await self._bus.append(chunk, expect_last=self._output_last)
-            self._output_last = first + len(chunk) - 1
+            chunk = [decided.output for decided in self._unstored[: wire.BATCH_MESSAGES_MAX]]
+            await self._fence.append(chunk)
             del self._unstored[: len(chunk)]
             self._process.figures.add("messages_out_total", len(chunk))
         if self._stored and self._through >= self._stored_until:
             self._stored = set()
-        self._reader.acknowledge(last)
-        self._settled = max(self._settled, last.sequence)
+        reader.acknowledge(last)
 
     async def _bury(self, message: In, error: Exception) -> None:
         kind = type(error).__name__
@@ -214,8 +226,7 @@ class Worker:
             "dead_letter", subject=message.subject, sequence=message.sequence, reason=f"{kind}: {error}",
             trace="".join(traceback.format_exception(error))[-1000:] if not isinstance(error, ValueError) else None,
         )  # fmt: skip
-        consumer = self._reader.consumer
-        await bury(self._bus, consumer.stream, consumer.name, message, f"{kind}: {error}")
+        await bury(self._bus, self._consumer.stream, self._consumer.name, message, f"{kind}: {error}")
 
 
 def lag_s(readers: Iterable[DurableReader], now_ns: int) -> int:

@@ -4,9 +4,10 @@ Each part goes to the member with the highest score for it (highest random weigh
 who joins takes a share from everybody, and the share of one who leaves is spread over the others; nothing else moves.
 Nobody needs to agree on anything but who is alive.
 
-Whoever takes a partition over appends an `Owner` to FILLS, on the subject of a pseudo-user that lies in the partition.
-Every batch of the ledger expects that record to be the newest of its kind, in each partition that it writes to. So a
-former owner, however late it wakes up, is refused.
+Whoever takes a partition over appends an `Owner` to the stream that its work is written to: a partition of the users
+to FILLS, on the subject of a pseudo-user that lies in it, a partition of the mints to DECISIONS. Every batch expects
+that record to be the newest of its kind, in each partition that it writes to. So a former owner, however late it wakes
+up, is refused.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Member(Struct, frozen=True, kw_only=True, tag_field="type", tag="member"):
 
 
 class Owner(Struct, frozen=True, kw_only=True, tag_field="type", tag="owner"):
-    """Somebody took a partition over; a line of the ledger that is about no user."""
+    """Somebody took a partition over; about no user and no token."""
 
     partition: int
     instance: str
@@ -57,6 +58,18 @@ def share(instance: str, instances: Iterable[str], parts: int) -> frozenset[int]
     if instance not in living:
         return frozenset()
     return frozenset(p for p in range(parts) if max(living, key=lambda each: (_weight(each, p), each)) == instance)
+
+
+def nearest(instance: str, instances: Iterable[str], parts: int, places: int) -> frozenset[int]:
+    """The parts for which an instance is among the first `places`, as if it were among the living: those that fall to
+    it, then those that would if whoever has them went, and so on."""
+    others = set(instances) - {instance}
+
+    def before(part: int) -> int:
+        mine = (_weight(instance, part), instance)
+        return sum((_weight(each, part), each) > mine for each in others)
+
+    return frozenset(part for part in range(parts) if before(part) < places)
 
 
 def owner_user(of_partition: int, partitions: int) -> str:

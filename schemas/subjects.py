@@ -16,6 +16,7 @@ MARKER_TTL_S = 1  # the server raises a message's own time to live to this
 
 PARTITIONS_DEFAULT = 32
 PARTITIONS_MAX = 256
+MINT_PARTITIONS_MAX = 16  # each of them reads the whole of TOKENS
 
 # One subject token and one key of a bucket; the leading letter or digit leaves `~…` to ourselves.
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
@@ -145,9 +146,17 @@ def partition_consumer(partition: int) -> Consumer:
     )
 
 
-def consumers(partitions: int) -> tuple[Consumer, ...]:
+def analyze_consumers(mint_partitions: int = 1) -> tuple[Consumer, ...]:
+    """One for each partition of the mints. Each hears all of TOKENS: subjects cannot be chosen by a hash."""
+    if mint_partitions == 1:
+        return (ANALYZE,)
+    names = (f"analyze-{part}-of-{mint_partitions}" for part in range(mint_partitions))
+    return tuple(Consumer(stream=ANALYZE.stream, name=name, subject=ANALYZE.subject) for name in names)
+
+
+def consumers(partitions: int, mint_partitions: int = 1) -> tuple[Consumer, ...]:
     """Every durable consumer of the line."""
-    return (ANALYZE, DISPATCH, *(partition_consumer(p) for p in range(partitions)))
+    return (*analyze_consumers(mint_partitions), DISPATCH, *(partition_consumer(p) for p in range(partitions)))
 
 
 def token_subject(event: TokenEvent) -> str:
@@ -162,6 +171,16 @@ def token_subject(event: TokenEvent) -> str:
 
 def decision_subject(origin: Origin, mint: str) -> str:
     return f"decisions.{origin}.{mint}"
+
+
+def decisions_owner_subject(mint_partition: int) -> str:
+    """Where it is recorded who works on a partition of the mints. No mint begins like it."""
+    return f"decisions.~owner.{mint_partition}"
+
+
+def about_token(decisions_subject: str) -> bool:
+    """Whether a message of DECISIONS is a decision; the others say who owns a partition of the mints."""
+    return not decisions_subject.startswith("decisions.~")
 
 
 def signal_subject(user: str) -> str:
@@ -196,13 +215,13 @@ def valid_user(user: str) -> bool:
 
 
 @lru_cache(maxsize=1 << 16)
-def partition(user: str, partitions: int) -> int:
-    """The partition that the server's subject transform `{{partition(N,1)}}` gives a user.
+def partition(token: str, partitions: int) -> int:
+    """The partition of a user or a mint: what the server's subject transform `{{partition(N,1)}}` gives a token.
 
-    FNV-1a, 32 bits, of the user's UTF-8 bytes, modulo N (measured equal to nats-server 2.15.1).
+    FNV-1a, 32 bits, of its UTF-8 bytes, modulo N (measured equal to nats-server 2.15.1).
     """
     digest = 0x811C9DC5
-    for byte in user.encode():
+    for byte in token.encode():
         digest = ((digest ^ byte) * 0x01000193) & 0xFFFFFFFF
     return digest % partitions
 

@@ -91,10 +91,11 @@ class Line:
         }
         base = {"bytes": 1, "last_at": None, "waiting": 1, "contents": {}}
         return [
-            *({**base, "name": name, "stored": stored + n, "messages": stored // 2, "reader": reader, "lag": lag}
+            *({**base, "name": name, "stored": stored + n, "messages": stored // 2, "reader": reader, "lag": lag,
+               "lag_seconds": lag // 4}
               for name, stored, reader, lag in rows),
             {**base, "name": "FILLS", "stored": 30_100 + n, "messages": 30_100 + n, "reader": None, "lag": None,
-             "contents": ledger},
+             "lag_seconds": None, "contents": ledger},
         ]  # fmt: skip
 
     def process(self, service: str, n: int) -> dict[str, Any]:
@@ -232,6 +233,7 @@ async def test_the_figures_move_every_five_seconds_and_nothing_complains(bus: Bu
         await visit.shows('[data-figure="fills"]', f"{61_000 + visit.line.turns:,}")
         await visit.shows("#status", "Healthy")
         await visit.shows('[data-stream="SIGNALS"] [data-part="lag"]', "41")
+        await visit.shows('[data-stream="SIGNALS"] [data-part="lag_seconds"]', "10 s")
         assert await visit.page.locator("[data-spark] polyline").count() == 2
         assert visit.complaints == []
 

@@ -46,6 +46,7 @@ from schemas.events import (
     TokenTraded,
     decision_id,
 )
+from schemas.subjects import partition
 
 START = 1_790_000_000 * SECOND_NS
 SOL = 1_000_000_000
@@ -582,3 +583,25 @@ def test_two_runs_over_the_same_events_are_equal_to_the_byte() -> None:
     first, second = (b"\n".join(map(encode, fed(Analysis(), *events))) for _ in range(2))
     assert first == second
     assert first
+
+
+@given(st.integers(0, 2**32), st.sampled_from([2, 3]))
+@settings(max_examples=60, deadline=None)
+def test_the_parts_announce_together_what_one_analysis_of_all_announces(seed: int, parts: int) -> None:
+    """Each is fed every creation and gap, of its own mints all else, and of other mints' trades the time."""
+    events, whole = history(seed, 300), Analysis()
+    analyses = [Analysis(mine=lambda mint, part=part: partition(mint, parts) == part) for part in range(parts)]
+    for event in events:
+        expected = [encode(decision) for decision in whole.feed(event)]
+        announced: list[bytes] = []
+        for part, analysis in enumerate(analyses):
+            if isinstance(event, TokenTraded | TokenMigrated) and partition(event.mint, parts) != part:
+                analysis.pass_over(event.seen_at_ns)
+            else:
+                announced += [encode(decision) for decision in analysis.feed(event)]
+        assert announced == expected
+    assert sum(analysis.open_count for analysis in analyses) == whole.open_count
+    watched = [pair for analysis in analyses for pair in analysis.watch_wanted().items()]
+    assert sorted(watched) == sorted(whole.watch_wanted().items())
+    scores = [score for analysis in analyses for score in analysis.take_scores()]
+    assert sorted(scores, key=repr) == sorted(whole.take_scores(), key=repr)

@@ -109,6 +109,16 @@ def test_a_stages_lag_is_the_sum_over_its_consumers() -> None:
     assert read.acked_sequence == 4  # done by every one of them
 
 
+def test_a_stages_lag_in_seconds_is_that_of_its_latest_consumer() -> None:
+    bots = stages(3)[2]
+    names = [consumer.name for consumer in bots.consumers]
+    oldest = {names[0]: NOW - 3 * S, names[2]: NOW - 12 * S - 1}
+    read = facts(stages=[(bots, [consumer_info()] * 3)], oldest_at_ns=oldest).stages["bots"]
+    assert [(c.name, c.lag) for c in read.consumers] == [(name, 5) for name in names]
+    assert [c.lag_seconds for c in read.consumers] == [3, 0, 12]
+    assert read.lag_seconds == 12
+
+
 def test_a_stage_of_which_one_consumer_did_not_answer_is_unknown() -> None:
     bots = stages(2)[2]
     assert read_stage(bots, [consumer_info(), None]) is None

@@ -191,7 +191,8 @@ async def lived(directory: Path, make: Make) -> Lived:
                 user: [entry for entry in entries if entry["at_ns"] <= last_ns]
                 for user, entries in (await ledgers(bus)).items()
             }
-            decisions = [message.data for message in await read(bus, "DECISIONS", ">", after_sequence=0)]
+            stored = await read(bus, "DECISIONS", ">", after_sequence=0)
+            decisions = [message.data for message in stored if subjects.about_token(message.subject)]
     finally:
         broker.kill()
     return Lived(decisions, {user: entries for user, entries in found.items() if entries}, last_ns, late)

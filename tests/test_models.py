@@ -21,7 +21,7 @@ from runtime.readers import read
 from schemas import curve
 from schemas.codec import Decoder, encode
 from schemas.events import Decision, Market, Origin, Quote, Side, TokenCreated, TokenTraded
-from schemas.subjects import token_subject
+from schemas.subjects import about_token, token_subject
 
 PART = Part(rows=1, positives=1, creators=1, from_at_ns=0, until_at_ns=0)
 SECOND_NS = 1_000_000_000
@@ -259,7 +259,7 @@ _decision: Decoder[Decision] = Decoder(Decision)
 
 
 async def _predictions(bus: Bus) -> list[Decision]:
-    stored = [_decision(message.data) for message in await read(bus, "DECISIONS")]
+    stored = [_decision(message.data) for message in await read(bus, "DECISIONS") if about_token(message.subject)]
     return [decision for decision in stored if decision.strategy is Origin.AI_PREDICTIONS]
 
 

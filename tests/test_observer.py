@@ -18,6 +18,7 @@ import pytest
 from runtime import buckets
 from runtime.bus import Bus, Unavailable
 from runtime.testing import Broker, Service, eventually
+from schemas import subjects
 from schemas.codec import encode
 from schemas.config import BotConfig, BotWanted, Wanted
 from schemas.events import Append, ProcessStatus, Reason, Refusal, Side, Strategy
@@ -97,6 +98,32 @@ async def test_the_numbers_are_those_of_the_streams_and_survive_a_kill(bus: Bus,
     observer.kill()
     observer.start()
     await settles(bus, **NUMBERS)
+
+
+async def test_how_far_each_consumer_is_behind_is_told_in_seconds(bus: Bus, observer: Service) -> None:
+    await fill_streams(bus)  # user 1 has three signals, user 2 two, and nobody works on them
+    behind = {subjects.partition_consumer(subjects.partition(user, int(PARTITIONS))).name for user in ("1", "2")}
+
+    async def told() -> bool:
+        stats = (await ask(bus, "observer.stats")).get("stats", {})
+        signals = next((s for s in stats.get("streams", ()) if s["name"] == "SIGNALS"), {"consumers": ()})
+        late = {c["name"] for c in signals["consumers"] if c["lag_seconds"] >= 1}
+        figures = next((p["figures"] for p in stats.get("processes", ()) if p["service"] == "observer"), {})
+        exported = {name for name in behind if figures.get(_figure("SIGNALS", name), 0) >= 1}
+        return late == exported == behind and signals["lag_seconds"] >= 1
+
+    await eventually(told, "the two consumers to be a second behind")
+    await bus.api("STREAM.PURGE.SIGNALS")
+
+    async def caught_up() -> bool:
+        stats = (await ask(bus, "observer.stats"))["stats"]
+        return all(c["lag_seconds"] == 0 for s in stats["streams"] for c in s["consumers"] if s["name"] == "SIGNALS")
+
+    await eventually(caught_up, "nobody to be behind any more")
+
+
+def _figure(stream: str, consumer: str) -> str:
+    return f"durable_lag_seconds{{consumer={consumer},stream={stream}}}"
 
 
 async def test_a_bot_that_stops_and_a_token_that_comes_are_seen_at_once(bus: Bus, observer: Service) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies
 
-from schemas.ownership import owner_user, share
+from schemas.ownership import nearest, owner_user, share
 from schemas.subjects import partition, valid_user
 
 names = strategies.sets(strategies.from_regex(r"[a-z0-9-]{1,12}", fullmatch=True), min_size=1, max_size=8)
@@ -23,6 +23,14 @@ def test_who_joins_takes_from_the_others_and_nothing_else_moves(living: set[str]
         before, after = share(name, living, parts), share(name, living | {new}, parts)
         assert after <= before
         assert before - after <= share(new, living | {new}, parts)
+
+
+@given(names, counts)
+def test_the_second_place_is_of_whoever_gets_a_part_when_its_owner_goes(living: set[str], parts: int) -> None:
+    for name in living:
+        heir_to = {part for gone in living - {name} for part in share(name, living - {gone}, parts)}
+        assert nearest(name, living, parts, 1) == nearest(name, living - {name}, parts, 1) == share(name, living, parts)
+        assert nearest(name, living, parts, 2) == share(name, living, parts) | heir_to
 
 
 def test_who_is_not_among_the_living_has_nothing() -> None:

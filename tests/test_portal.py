@@ -110,8 +110,8 @@ def stats(user: str = "1") -> dict[str, Any]:
                 "bots": [{"user_id": user, "signals_received": 12, "uptime": 7500}],
             },
             "streams": [
-                {**stream, "name": "TOKENS", "reader": "analyze", "lag": 7, "contents": {}},
-                {**stream, "name": "FILLS", "reader": None, "lag": None, "contents": LEDGER},
+                {**stream, "name": "TOKENS", "reader": "analyze", "lag": 7, "lag_seconds": 3, "contents": {}},
+                {**stream, "name": "FILLS", "reader": None, "lag": None, "lag_seconds": None, "contents": LEDGER},
             ],
             "processes": [{**process, "silence_ms": 400, "figures": {"tokens_received_total": 5678}}],
         },

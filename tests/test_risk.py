@@ -157,3 +157,9 @@ def test_a_wish_becomes_a_mandate(wanted: Wanted, close: bool, running: bool, cl
     assert (mandate.running, mandate.closing_at_ns, mandate.killed) == (running, closing_at, "why")
     assert stopped(mandate).closing_at_ns is None
     assert not stopped(mandate).running
+
+
+def test_users_who_want_the_same_share_one_mandate() -> None:
+    config = BotConfig(strategy=Strategy.SNIPER)
+    wishes = [BotWanted(user=u, wanted=Wanted.RUNNING, config=config, changed_at_ns=ord(u)) for u in "uv"]
+    assert mandate_of(wishes[0]) is mandate_of(wishes[1])

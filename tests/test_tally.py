@@ -119,7 +119,7 @@ def test_a_new_configuration_of_a_running_bot_does_not_restart_its_clock() -> No
     tally = Tally()
     tally.wanted("5", bot(Wanted.RUNNING, 10 * S), 1)
     tally.wanted("5", bot(Wanted.RUNNING, 20 * S), 2)
-    assert tally.running["5"].running_since_at_ns == 10 * S
+    assert tally.running == {"5": 10 * S}
 
 
 @pytest.mark.parametrize("last", [bot(Wanted.STOPPED, 20 * S), None])  # stopped, and deleted altogether
@@ -131,8 +131,14 @@ def test_a_stopped_bot_runs_no_more_and_keeps_its_history(last: BotWanted | None
     assert tally.running == {}
     assert tally.users["5"].signals_settled == 1
     tally.wanted("5", bot(Wanted.RUNNING, 30 * S), 3)
-    assert tally.running["5"].running_since_at_ns == 30 * S
-    assert tally.running["5"].signals_settled == 1
+    assert tally.running == {"5": 30 * S}
+    assert tally.users["5"].signals_settled == 1
+
+
+def test_a_running_bot_without_a_history_has_no_tally() -> None:
+    tally = Tally()
+    tally.wanted("5", bot(Wanted.RUNNING, 10 * S), 1)
+    assert tally.users == {}
 
 
 def test_an_older_revision_changes_nothing() -> None:

@@ -49,6 +49,7 @@ def well() -> Facts:
         tokens_per_minute=0,
         tokens_analyzed=0,
         running={},
+        users={},
         totals=Totals(),
     )
 

@@ -7,23 +7,22 @@ import base64
 import contextlib
 import io
 import signal
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from runtime import bus as bus_module
-from runtime import telemetry
 from runtime import worker as worker_module
 from runtime.bus import Bus
+from runtime.fences import StreamEnd
 from runtime.process import Process
 from runtime.readers import DurableReader, Follower, Interrupted, read
 from runtime.settings import Common
 from runtime.telemetry import Logger
 from runtime.testing import Broker, Proxy, eventually
 from runtime.wire import In, Out, chunks, message_frame
-from runtime.worker import FIGURES, Overtaken, Worker
+from runtime.worker import FIGURES, Worker, first_of, keep_on
 from schemas import subjects
 from schemas.codec import Decoder
 from schemas.events import DeadLetter
@@ -38,11 +37,11 @@ class Repeat:
 
     def __init__(self) -> None:
         self.decided: list[str] = []
-        self.rebuilt: list[int] = []
+        self.rebuilt: list[tuple[int, int]] = []
         self.on_decide: Callable[[str], None] = lambda text: None
 
-    async def rebuild(self, floor: int) -> None:
-        self.rebuilt.append(floor)
+    async def rebuild(self, after: int, floor: int) -> None:
+        self.rebuilt.append((after, floor))
 
     def decide(self, message: In) -> Sequence[Out]:
         text = message.data.decode()
@@ -76,10 +75,18 @@ class Running:
         await self.process.bus.open(self.process.common, "test-worker")
 
     def run(self) -> None:
-        reader = DurableReader(self.process.bus, subjects.ANALYZE)
-        self.task = asyncio.create_task(
-            Worker(self.process, reader, self.stage, output_id=lambda message: message.data.decode()).run()
+        process, ready = self.process, asyncio.Event()
+        fence = StreamEnd(process.bus, self.stage.output)
+        worker = Worker(
+            process, subjects.ANALYZE, self.stage, fence, ready, output_id=lambda message: message.data.decode()
         )
+
+        async def step() -> None:
+            ready.clear()
+            if not await worker.step():
+                await first_of(ready, process.stop)
+
+        self.task = asyncio.create_task(keep_on(process, worker.start, step))
 
     async def kill(self) -> None:
         """As kill -9: nothing more is decided, stored or acknowledged."""
@@ -144,7 +151,7 @@ async def test_a_connection_lost_in_a_batch_loses_and_doubles_nothing(
             assert not proxy.armed
             assert running.figure("interruptions_total") >= 1
             assert running.stage.decided == texts  # decided once, though delivered again
-            assert running.stage.rebuilt == [0]
+            assert running.stage.rebuilt == [(0, 0)]
     assert await stored(bus) == expected(*texts)
 
 
@@ -288,44 +295,51 @@ async def test_a_write_in_the_middle_of_the_start_is_not_written_again(
     assert await stored(bus) == expected("a*2", *(["b*2"] if new_message else []), "c*1")
 
 
-async def test_two_workers_at_once_double_nothing_and_the_one_that_stays_finishes(broker: Broker, bus: Bus) -> None:
+async def test_two_workers_at_once_double_nothing(broker: Broker, bus: Bus) -> None:
     texts = [f"m{i}*3" for i in range(200)]
-    running = [Running(broker.url), Running(broker.url)]
-    for one in running:
-        await one.open()
-        one.run()
-    for start in range(0, 200, 10):
-        await feed(bus, *texts[start : start + 10])
-        await asyncio.sleep(0.02)  # an even flow, so that both meet messages
-    await eventually(lambda: any(len(one.stage.decided) > 1 for one in running), "some decisions")
-    for one in running:
-        await one.kill()
-        assert one.task is not None
-        if not one.task.cancelled():
-            assert isinstance(one.task.exception(), Overtaken)
+    async with worker(broker.url) as one, worker(broker.url) as other:
+        for start in range(0, 200, 10):
+            await feed(bus, *texts[start : start + 10])
+            await asyncio.sleep(0.02)  # an even flow, so that both meet messages
+        await eventually(lambda: any(len(each.stage.decided) > 1 for each in (one, other)), "some decisions")
     async with worker(broker.url):
         await done(bus, 200)
     assert await stored(bus) == expected(*texts)
 
 
-async def test_a_worker_whose_messages_another_one_acknowledged_ends(broker: Broker, bus: Bus) -> None:
-    """Its state has a hole: what it would decide next is not what the line decides."""
+async def test_a_worker_whose_messages_another_one_acknowledged_catches_up_and_goes_on(
+    broker: Broker, bus: Bus
+) -> None:
+    """The messages that it missed are given to its stage's state, and not to the output again."""
     async with Proxy(broker) as proxy, worker(proxy.url) as old:
         await feed(bus, "a*1")
         await done(bus, 1)
         with proxy.unreachable():
             async with worker(broker.url):
-                await feed(bus, "b*1")
-                await done(bus, 2)
-        await feed(bus, "c*1")
-        assert old.task is not None
-        with pytest.raises(Overtaken):
-            await asyncio.wait_for(asyncio.shield(old.task), 10)
-    assert await stored(bus) == expected("a*1", "b*1")
-    async with worker(broker.url) as new:
-        await done(bus, 3)
-        assert new.stage.rebuilt == [2]
-    assert await stored(bus) == expected("a*1", "b*1", "c*1")
+                await feed(bus, "b*1", "c*1")
+                await done(bus, 3)
+        await feed(bus, "d*1")
+        await done(bus, 4)
+        assert old.stage.rebuilt == [(0, 0), (1, 3)]
+        assert old.stage.decided == ["a*1", "d*1"]
+    assert await stored(bus) == expected("a*1", "b*1", "c*1", "d*1")
+
+
+async def test_what_another_one_stored_and_acknowledged_meanwhile_is_not_stored_again(broker: Broker, bus: Bus) -> None:
+    """A worker that has decided, and could not store: somebody else did, up to further on."""
+    async with Proxy(broker) as proxy:
+        proxy.cut_at(b"Nats-Batch-Commit", forwarded=False)
+        async with worker(proxy.url) as old:
+            await feed(bus, "a*2", "b*2")
+            await eventually(lambda: not proxy.armed, "the cut")
+            with proxy.unreachable():
+                async with worker(broker.url):
+                    await done(bus, 2)
+            await eventually(lambda: old.process.is_ready, "it to be back")
+            await feed(bus, "c*2")
+            await done(bus, 3)
+            assert old.stage.decided[-1] == "c*2"
+    assert await stored(bus) == expected("a*2", "b*2", "c*2")
 
 
 @pytest.mark.parametrize(
@@ -483,21 +497,3 @@ async def test_a_worker_asked_to_stop_ends_though_nothing_comes(broker: Broker, 
         running.process.stop.set()
         assert running.task is not None
         await asyncio.wait_for(running.task, 2)
-
-
-async def test_what_is_not_settled_shows_as_lag_in_seconds(
-    broker: Broker, bus: Bus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    released = asyncio.Event()
-
-    async def wait(floor: int) -> None:
-        await released.wait()
-
-    monkeypatch.setattr(telemetry, "now_ns", lambda: time.time_ns() + 90 * 1_000_000_000)
-    async with worker(broker.url, lambda running: setattr(running.stage, "rebuild", wait)) as running:
-        await feed(bus, "a*1")
-        await eventually(lambda: running.figure("consumer_lag_seconds") >= 90, "the lag to show")
-        assert running.stage.decided == []
-        released.set()
-        await done(bus, 1)
-        await eventually(lambda: running.figure("consumer_lag_seconds") == 0, "the lag to be gone")

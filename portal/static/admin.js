@@ -26,6 +26,7 @@ function number(value) {
 }
 
 function duration(seconds) {
+  if (seconds === null || seconds === undefined) return DASH;
   for (const [size, unit, smaller, name] of [[86400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]]) {
     if (seconds >= size) {
       const rest = Math.floor((seconds % size) / smaller);
@@ -172,6 +173,7 @@ function showLine(streams) {
     put(part(node, "stored"), number(stream?.stored));
     put(part(node, "kept"), number(stream?.messages));
     put(part(node, "lag"), number(stream?.lag));
+    put(part(node, "lag_seconds"), duration(stream?.lag_seconds));
   }
 }
 

@@ -5,44 +5,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import signal as signals
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
-from decimal import Decimal
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from bots.fleet import Fleet
-from bots.owning import FIGURES as OWNING_FIGURES
-from bots.telling import FIGURES
+from bots.testing import (
+    addressed,
+    configure,
+    expected,
+    fleet,
+    ledger,
+    settled,
+    shared,
+    tell,
+    trade,
+    until_settled,
+)
 from runtime import buckets
 from runtime.bus import Bus
 from runtime.embedded import free_port
 from runtime.members import TTL_S, Replaced
-from runtime.process import Process
-from runtime.readers import read
-from runtime.settings import Common
-from runtime.telemetry import Logger, now_ns
 from runtime.testing import Broker, Service, eventually
 from runtime.web import fetch
-from runtime.wire import Out, chunks
-from schemas import curve, subjects
+from runtime.wire import Out
 from schemas.codec import Decoder, encode
-from schemas.config import BotConfig, BotWanted, TakeProfit, Wanted
+from schemas.config import TakeProfit
 from schemas.events import (
     Append,
     Fill,
     Intent,
-    Market,
-    Origin,
     Reason,
-    Refusal,
-    RiskLevel,
     Side,
-    Signal,
-    Strategy,
-    TokenTraded,
 )
 
 PARTITIONS = 32
@@ -51,154 +46,6 @@ USERS = [f"u{number}" for number in range(100)]
 
 Make = Callable[..., Service]
 _append: Decoder[Append] = Decoder(Append)
-
-
-def market(sol: int = 20) -> Market:
-    state = curve.quote_buy_sol(curve.FRESH, sol * SECOND).after
-    return Market(virtual_lamports=state.virtual_lamports, virtual_tokens=state.virtual_tokens, seen_at_ns=now_ns())
-
-
-def addressed(user: str, number: int) -> Signal:
-    at_ns = now_ns()
-    return Signal(
-        id=f"{number:032x}:SNIPER:{user}", user=user, decision_id=f"{number:032x}:SNIPER", strategy=Origin.SNIPER,
-        side=Side.BUY, mint=f"M{number}", creator="c", score=90, risk=RiskLevel.LOW, reasons=(), arithmetic_known=True,
-        market=market(), config_revision=0, decided_at_ns=at_ns, expires_at_ns=at_ns + 60 * SECOND,
-    )  # fmt: skip
-
-
-def trade(mint: str, sol: int) -> TokenTraded:
-    state = market(sol)
-    return TokenTraded(
-        id=f"{mint}{state.seen_at_ns}", mint=mint, signature="s", side=Side.SELL, trader="x", pool="pump", lamports=1,
-        tokens=1, trader_tokens_after=None, market=state, pool_lamports=None, pool_tokens=None,
-        seen_at_ns=state.seen_at_ns,
-    )  # fmt: skip
-
-
-async def tell(bus: Bus, number: int, users: Iterable[str] = USERS) -> None:
-    """One decision's signals."""
-    for chunk in chunks([Out(f"signals.{user}", encode(addressed(user, number))) for user in users]):
-        await bus.append(chunk)
-
-
-async def configure(bus: Bus, *users: str, **config: object) -> None:
-    made = BotConfig(
-        **{  # type: ignore[arg-type]
-            "strategy": Strategy.SNIPER, "tp_strategy": TakeProfit.FIXED, "tp_config": {"percent": 10_000},
-            "max_open_positions": 100, "max_entries_per_hour": 3_600, "budget_sol": Decimal(1_000),
-            "stop_loss_percent": Decimal(100), **config,
-        }
-    )  # fmt: skip
-    values = [
-        (user, encode(BotWanted(user=user, wanted=Wanted.RUNNING, config=made, changed_at_ns=now_ns())))
-        for user in users
-    ]
-    await buckets.put_many(bus, "bots", values)
-
-
-async def ledger(bus: Bus) -> list[Append]:
-    lines = await read(bus, "FILLS", after_sequence=0)
-    return [_append(line.data) for line in lines if subjects.about_user(line.subject)]
-
-
-async def settled(bus: Bus) -> dict[str, list[str]]:
-    """Each user's signals that were acted on (an order, or a refusal of the signal), in the order of the ledger."""
-    found: dict[str, list[str]] = {}
-    for line in await ledger(bus):
-        for entry in line.entries:
-            refused = isinstance(entry, Refusal) and entry.order_id is None
-            if refused or (isinstance(entry, Intent) and entry.side is Side.BUY):
-                found.setdefault(line.user, []).append(entry.signal_id)
-    return found
-
-
-def expected(numbers: int, users: Iterable[str] = USERS) -> dict[str, list[str]]:
-    """What `settled` must be: each signal once, each user's in the order in which they were sent."""
-    return {user: [f"{number:032x}:SNIPER:{user}" for number in range(numbers)] for user in users}
-
-
-async def until_settled(bus: Bus, numbers: int) -> None:
-    async def complete() -> bool:
-        return sum(map(len, (await settled(bus)).values())) >= numbers * len(USERS)
-
-    await eventually(complete, f"the outcomes of {numbers} decisions", 40.0)
-
-
-class Running:
-    """One bots process's insides, in this process but with its own connection."""
-
-    def __init__(self, broker: Broker, instance: str) -> None:
-        common = Common(nats_url=broker.url, partitions=PARTITIONS, instance=instance)
-        log = Logger("bots", "json", "error", io.StringIO())
-        self.process = Process("bots", common, log, {**FIGURES, **OWNING_FIGURES})
-        self.task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        await self.process.bus.open(self.process.common, "test-bots")
-        self.fleet = Fleet(self.process, landing_ns=0, settle_ns=0)
-        self.task = asyncio.create_task(self.fleet.run())
-
-    @property
-    def owned(self) -> set[int]:
-        return set(self.fleet._owning.readers)
-
-    def hold_lines(self, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
-        """Users' lines are not stored until the second event is set; the first tells that some wait."""
-        waiting, go_on = asyncio.Event(), asyncio.Event()
-        append = self.process.bus.append
-
-        async def held(messages: list[Out]) -> int:
-            if not messages[0].subject.startswith("fills.~"):
-                waiting.set()
-                await go_on.wait()
-            return await append(messages)
-
-        monkeypatch.setattr(self.process.bus, "append", held)
-        return waiting, go_on
-
-    def silence(self) -> None:
-        """Announce it no more."""
-        for task in self.process._tasks:
-            if task.get_name() == "announce":
-                task.cancel()
-
-    def figure(self, name: str) -> int:
-        return sum(value for key, value in self.process.figures.items() if key.partition("{")[0] == name)
-
-    async def stop(self) -> None:
-        """In good order."""
-        assert self.task is not None
-        self.process.stop.set()
-        await self.task
-
-    async def kill(self) -> None:
-        tasks = [task for task in (self.task, *self.process._tasks) if task is not None]
-        while not all(task.done() for task in tasks):
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=0.1)
-        await self.process.bus.close()
-
-
-@contextlib.asynccontextmanager
-async def fleet(broker: Broker, instance: str) -> AsyncIterator[Running]:
-    running = Running(broker, instance)
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.kill()
-
-
-async def shared(*fleets: Running) -> None:
-    """Wait until each partition is worked on by exactly one of them, and each of them works."""
-
-    def even() -> bool:
-        owned = sorted(partition for each in fleets for partition in each.owned)
-        return owned == list(range(PARTITIONS)) and all(each.owned and each.process.is_ready for each in fleets)
-
-    await eventually(even, f"{len(fleets)} to share the partitions")
 
 
 @pytest.fixture
@@ -214,21 +61,21 @@ async def bus(broker: Broker) -> AsyncIterator[Bus]:
 
 async def test_who_joins_takes_a_share_and_who_stops_hands_it_over(broker: Broker, bus: Bus) -> None:
     await configure(bus, *USERS)
-    async with fleet(broker, "a") as first:
-        await shared(first)
-        await tell(bus, 0)
-        async with fleet(broker, "b") as second:
-            await tell(bus, 1)
-            await shared(first, second)
-            await tell(bus, 2)
-            await until_settled(bus, 3)
+    async with fleet(broker.url, PARTITIONS, "a") as first:
+        await shared(PARTITIONS, first)
+        await tell(bus, 0, USERS)
+        async with fleet(broker.url, PARTITIONS, "b") as second:
+            await tell(bus, 1, USERS)
+            await shared(PARTITIONS, first, second)
+            await tell(bus, 2, USERS)
+            await until_settled(bus, 3, USERS)
             await second.stop()
             assert await buckets.get(bus, "members", "bots.b") is None  # at once, not when its time is over
-            await tell(bus, 3)
-            await shared(first)
-            await until_settled(bus, 4)
+            await tell(bus, 3, USERS)
+            await shared(PARTITIONS, first)
+            await until_settled(bus, 4, USERS)
         assert first.fleet.book.users == len(USERS)
-    assert await settled(bus) == expected(4)
+    assert await settled(bus) == expected(4, USERS)
 
 
 async def test_an_owner_that_wakes_up_overtaken_is_refused_though_nobody_has_written_since(
@@ -237,23 +84,23 @@ async def test_an_owner_that_wakes_up_overtaken_is_refused_though_nobody_has_wri
     """It has decided and sleeps before it stores; its successor has claimed, but not written for these users: only the
     ownership record tells the broker that the sleeper's view is of the past."""
     await configure(bus, *USERS)
-    async with fleet(broker, "a") as sleeper:
-        await shared(sleeper)
-        asleep, wake = sleeper.hold_lines(monkeypatch)
-        await tell(bus, 0)
+    async with fleet(broker.url, PARTITIONS, "a") as sleeper:
+        await shared(PARTITIONS, sleeper)
+        asleep, wake = sleeper.hold_lines(monkeypatch.setattr)
+        await tell(bus, 0, USERS)
         await asleep.wait()
         sleeper.silence()
         await buckets.delete(bus, "members", "bots.a")  # as when its time is over
-        async with fleet(broker, "b") as successor:
-            _, go_on = successor.hold_lines(monkeypatch)
-            await shared(successor)
+        async with fleet(broker.url, PARTITIONS, "b") as successor:
+            _, go_on = successor.hold_lines(monkeypatch.setattr)
+            await shared(PARTITIONS, successor)
             assert await ledger(bus) == []
             wake.set()
             await eventually(lambda: sleeper.figure("interruptions_total") > 0, "it to be refused")
             assert await ledger(bus) == []
             go_on.set()
-            await until_settled(bus, 1)
-    assert await settled(bus) == expected(1)
+            await until_settled(bus, 1, USERS)
+    assert await settled(bus) == expected(1, USERS)
 
 
 async def test_positions_taken_over_are_ended_by_their_price(broker: Broker, bus: Bus) -> None:
@@ -261,9 +108,9 @@ async def test_positions_taken_over_are_ended_by_their_price(broker: Broker, bus
     users = USERS[:12]
     trailing = {"arm_percent": 10, "trail_percent": 10}
     await configure(bus, *users, tp_strategy=TakeProfit.TRAILING_STOP, tp_config=trailing)
-    async with fleet(broker, "b") as successor:
-        async with fleet(broker, "a") as first:
-            await shared(first, successor)
+    async with fleet(broker.url, PARTITIONS, "b") as successor:
+        async with fleet(broker.url, PARTITIONS, "a") as first:
+            await shared(PARTITIONS, first, successor)
             for number, user in enumerate(users):
                 await bus.append([Out(f"signals.{user}", encode(addressed(user, number)))])
             books = (first.fleet.book, successor.fleet.book)
@@ -278,7 +125,7 @@ async def test_positions_taken_over_are_ended_by_their_price(broker: Broker, bus
             await eventually(marked, "the peaks to be seen")
             assert books[0].holders.positions > 0
             await first.stop()
-        await shared(successor)
+        await shared(PARTITIONS, successor)
         await bus.append([Out(f"tokens.traded.M{n}", encode(trade(f"M{n}", 40))) for n in range(len(users))])
 
         async def all_sold() -> bool:
@@ -292,31 +139,31 @@ async def test_positions_taken_over_are_ended_by_their_price(broker: Broker, bus
 
 
 async def test_the_earlier_of_two_lives_of_one_instance_ends_and_says_why(broker: Broker, bus: Bus) -> None:
-    async with fleet(broker, "a") as first:
-        await shared(first)
-        async with fleet(broker, "a") as second:
+    async with fleet(broker.url, PARTITIONS, "a") as first:
+        await shared(PARTITIONS, first)
+        async with fleet(broker.url, PARTITIONS, "a") as second:
             await eventually(lambda: first.process._failure is not None, "the first to end")
             assert isinstance(first.process._failure, Replaced)
             assert "MINTLINE_INSTANCE" in str(first.process._failure)
             await first.kill()
-            await shared(second)
+            await shared(PARTITIONS, second)
 
 
 async def test_a_broker_that_comes_back_finds_the_same_shares(broker: Broker, bus: Bus) -> None:
     await configure(bus, *USERS)
-    async with fleet(broker, "a") as first, fleet(broker, "b") as second:
-        await shared(first, second)
+    async with fleet(broker.url, PARTITIONS, "a") as first, fleet(broker.url, PARTITIONS, "b") as second:
+        await shared(PARTITIONS, first, second)
         before = (first.owned, second.owned)
-        await tell(bus, 0)
+        await tell(bus, 0, USERS)
         broker.kill()
         await eventually(lambda: not bus.connected, "the loss to be noticed")
         broker.start()
         await bus.wait_connected()
-        await tell(bus, 1)
-        await until_settled(bus, 2)
-        await shared(first, second)
+        await tell(bus, 1, USERS)
+        await until_settled(bus, 2, USERS)
+        await shared(PARTITIONS, first, second)
         assert (first.owned, second.owned) == before
-    assert await settled(bus) == expected(2)
+    assert await settled(bus) == expected(2, USERS)
 
 
 # Real processes
@@ -362,7 +209,7 @@ async def test_four_and_then_two_processes_under_load_keep_each_users_order(
     async def load(stop: asyncio.Event) -> None:
         nonlocal told
         while not stop.is_set():
-            await tell(bus, told)
+            await tell(bus, told, USERS)
             told += 1
             await asyncio.sleep(0.02)  # the pace of the load, no wait for anything
 
@@ -377,9 +224,9 @@ async def test_four_and_then_two_processes_under_load_keep_each_users_order(
     await processes.shared("p1", "p3")
     stop.set()
     await loading
-    await until_settled(bus, told)
+    await until_settled(bus, told, USERS)
     assert processes.running["p0"].wait() == 0
-    assert await settled(bus) == expected(told)
+    assert await settled(bus) == expected(told, USERS)
 
 
 async def test_a_paused_process_is_overtaken_and_does_no_harm_when_it_goes_on(
@@ -390,17 +237,17 @@ async def test_a_paused_process_is_overtaken_and_does_no_harm_when_it_goes_on(
     processes.start("p0", "p1")
     await processes.shared("p0", "p1")
     for number in range(20):
-        await tell(bus, number)
+        await tell(bus, number, USERS)
     processes.running["p0"].signal(signals.SIGSTOP)
     for number in range(20, 40):
-        await tell(bus, number)
+        await tell(bus, number, USERS)
     await processes.shared("p1")
-    await until_settled(bus, 40)
+    await until_settled(bus, 40, USERS)
     processes.running["p0"].signal(signals.SIGCONT)
     await processes.shared("p0", "p1")
-    await tell(bus, 40)
-    await until_settled(bus, 41)
-    assert await settled(bus) == expected(41)
+    await tell(bus, 40, USERS)
+    await until_settled(bus, 41, USERS)
+    assert await settled(bus) == expected(41, USERS)
     assert await processes.figure("p0", "interruptions_total") >= 0  # it lives, and answers
 
 

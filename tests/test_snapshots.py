@@ -4,10 +4,7 @@ that more is folded."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
-from collections.abc import AsyncIterator, Iterable
-from decimal import Decimal
+from collections.abc import AsyncIterator
 from hashlib import blake2b
 from typing import Any
 
@@ -15,24 +12,25 @@ import msgspec
 import pytest
 
 from bots import snapshots
-from bots.fleet import Fleet
-from bots.owning import FIGURES as OWNING_FIGURES
 from bots.positions import Account
 from bots.snapshots import MARK, VERSION, Mark, Snapshot, believed
-from bots.telling import FIGURES
+from bots.testing import (
+    Running,
+    configure,
+    expected,
+    fleet,
+    settled,
+    shared,
+    tell,
+    until_settled,
+)
 from runtime import buckets
 from runtime.bus import Bus, Unavailable
-from runtime.process import Process
 from runtime.readers import read
-from runtime.settings import Common
-from runtime.telemetry import Logger, now_ns
 from runtime.testing import Broker, eventually
 from runtime.testing import bus as open_bus
-from runtime.wire import Out, chunks
-from schemas import curve, subjects
 from schemas.codec import Decoder, encode
-from schemas.config import BotConfig, BotWanted, TakeProfit, Wanted
-from schemas.events import Append, Intent, Market, Origin, Refusal, RiskLevel, Side, Signal, Strategy
+from schemas.events import Append
 
 PARTITIONS = 4
 SECOND = 1_000_000_000
@@ -40,125 +38,6 @@ USERS = [f"u{number}" for number in range(30)]
 
 _append: Decoder[Append] = Decoder(Append)
 _mark: Decoder[Mark] = Decoder(Mark)
-
-
-def market(sol: int = 20) -> Market:
-    state = curve.quote_buy_sol(curve.FRESH, sol * SECOND).after
-    return Market(virtual_lamports=state.virtual_lamports, virtual_tokens=state.virtual_tokens, seen_at_ns=now_ns())
-
-
-def addressed(user: str, number: int) -> Signal:
-    at_ns = now_ns()
-    return Signal(
-        id=f"{number:032x}:SNIPER:{user}", user=user, decision_id=f"{number:032x}:SNIPER", strategy=Origin.SNIPER,
-        side=Side.BUY, mint=f"M{number}", creator="c", score=90, risk=RiskLevel.LOW, reasons=(), arithmetic_known=True,
-        market=market(), config_revision=0, decided_at_ns=at_ns, expires_at_ns=at_ns + 60 * SECOND,
-    )  # fmt: skip
-
-
-async def tell(bus: Bus, number: int, users: Iterable[str] = USERS) -> None:
-    """One decision's signals."""
-    for chunk in chunks([Out(f"signals.{user}", encode(addressed(user, number))) for user in users]):
-        await bus.append(chunk)
-
-
-async def configure(bus: Bus, *users: str, **config: object) -> None:
-    made = BotConfig(
-        **{  # type: ignore[arg-type]
-            "strategy": Strategy.SNIPER, "tp_strategy": TakeProfit.FIXED, "tp_config": {"percent": 10_000},
-            "max_open_positions": 100, "max_entries_per_hour": 3_600, "budget_sol": Decimal(1_000),
-            "stop_loss_percent": Decimal(100), **config,
-        }
-    )  # fmt: skip
-    values = [
-        (user, encode(BotWanted(user=user, wanted=Wanted.RUNNING, config=made, changed_at_ns=now_ns())))
-        for user in users
-    ]
-    await buckets.put_many(bus, "bots", values)
-
-
-async def ledger(bus: Bus) -> list[Append]:
-    lines = await read(bus, "FILLS", after_sequence=0)
-    return [_append(line.data) for line in lines if subjects.about_user(line.subject)]
-
-
-async def settled(bus: Bus) -> dict[str, list[str]]:
-    """Each user's signals that were acted on (an order, or a refusal of the signal), in the order of the ledger."""
-    found: dict[str, list[str]] = {}
-    for line in await ledger(bus):
-        for entry in line.entries:
-            refused = isinstance(entry, Refusal) and entry.order_id is None
-            if refused or (isinstance(entry, Intent) and entry.side is Side.BUY):
-                found.setdefault(line.user, []).append(entry.signal_id)
-    return found
-
-
-def expected(numbers: int, users: Iterable[str] = USERS) -> dict[str, list[str]]:
-    """What `settled` must be: each signal once, each user's in the order in which they were sent."""
-    return {user: [f"{number:032x}:SNIPER:{user}" for number in range(numbers)] for user in users}
-
-
-async def until_settled(bus: Bus, numbers: int) -> None:
-    async def complete() -> bool:
-        return sum(map(len, (await settled(bus)).values())) >= numbers * len(USERS)
-
-    await eventually(complete, f"the outcomes of {numbers} decisions", 40.0)
-
-
-class Running:
-    """One bots process's insides, in this process but with its own connection."""
-
-    def __init__(self, broker: Broker, instance: str) -> None:
-        common = Common(nats_url=broker.url, partitions=PARTITIONS, instance=instance)
-        log = Logger("bots", "json", "error", io.StringIO())
-        self.process = Process("bots", common, log, {**FIGURES, **OWNING_FIGURES})
-        self.task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        await self.process.bus.open(self.process.common, "test-bots")
-        self.fleet = Fleet(self.process, landing_ns=0, settle_ns=0)
-        self.task = asyncio.create_task(self.fleet.run())
-
-    @property
-    def owned(self) -> set[int]:
-        return set(self.fleet._owning.readers)
-
-    def figure(self, name: str) -> int:
-        return sum(value for key, value in self.process.figures.items() if key.partition("{")[0] == name)
-
-    async def stop(self) -> None:
-        """In good order."""
-        assert self.task is not None
-        self.process.stop.set()
-        await self.task
-
-    async def kill(self) -> None:
-        tasks = [task for task in (self.task, *self.process._tasks) if task is not None]
-        while not all(task.done() for task in tasks):
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=0.1)
-        await self.process.bus.close()
-
-
-@contextlib.asynccontextmanager
-async def fleet(broker: Broker, instance: str) -> AsyncIterator[Running]:
-    running = Running(broker, instance)
-    await running.start()
-    try:
-        yield running
-    finally:
-        await running.kill()
-
-
-async def shared(*fleets: Running) -> None:
-    """Wait until each partition is worked on by exactly one of them, and each of them works."""
-
-    def even() -> bool:
-        owned = sorted(partition for each in fleets for partition in each.owned)
-        return owned == list(range(PARTITIONS)) and all(each.owned and each.process.is_ready for each in fleets)
-
-    await eventually(even, f"{len(fleets)} to share the partitions")
 
 
 @pytest.fixture
@@ -216,11 +95,11 @@ def states(running: Running) -> Any:
 async def first_life(broker: Broker, bus: Bus, decisions: int = 3) -> Any:
     """All users get their signals and the owner stops in good order; what its accounts were."""
     await configure(bus, *USERS)
-    async with fleet(broker, "a") as first:
-        await shared(first)
+    async with fleet(broker.url, PARTITIONS, "a") as first:
+        await shared(PARTITIONS, first)
         for number in range(decisions):
-            await tell(bus, number)
-        await until_settled(bus, decisions)
+            await tell(bus, number, USERS)
+        await until_settled(bus, decisions, USERS)
         await first.stop()
         return states(first)
 
@@ -228,12 +107,12 @@ async def first_life(broker: Broker, bus: Bus, decisions: int = 3) -> Any:
 async def second_life(broker: Broker, bus: Bus, told: int = 3) -> tuple[Any, int]:
     """The accounts of who takes over, before anything else happens, and how many users' lines it folded. Then it must
     be able to write a line for each user."""
-    async with fleet(broker, "b") as second:
-        await shared(second)
+    async with fleet(broker.url, PARTITIONS, "b") as second:
+        await shared(PARTITIONS, second)
         found, lines = states(second), second.figure("lines_folded_total")
-        await tell(bus, told)
-        await until_settled(bus, told + 1)
-        assert await settled(bus) == expected(told + 1)
+        await tell(bus, told, USERS)
+        await until_settled(bus, told + 1, USERS)
+        assert await settled(bus) == expected(told + 1, USERS)
         assert second.figure("interruptions_total") == 0
     return found, lines
 
@@ -255,14 +134,14 @@ async def test_after_a_kill_only_what_came_behind_the_last_snapshot_is_folded(
 ) -> None:
     eager(monkeypatch)
     await configure(bus, *USERS)
-    async with fleet(broker, "a") as first:
-        await shared(first)
-        await tell(bus, 0)
-        await until_settled(bus, 1)
+    async with fleet(broker.url, PARTITIONS, "a") as first:
+        await shared(PARTITIONS, first)
+        await tell(bus, 0, USERS)
+        await until_settled(bus, 1, USERS)
         await eventually(lambda: first.fleet._snapshots.idle, "the snapshots to be written")
         monkeypatch.setattr(snapshots, "SNAPSHOT_LINES", 1_000_000)
-        await tell(bus, 1)
-        await until_settled(bus, 2)
+        await tell(bus, 1, USERS)
+        await until_settled(bus, 2, USERS)
         before = len(await read(bus, "FILLS", after_sequence=0))
         await first.kill()
         await buckets.delete(bus, "members", "bots.a")  # as when its time is over
@@ -313,11 +192,11 @@ async def test_a_snapshot_that_a_former_owner_writes_late_does_no_harm(
     eager(monkeypatch)
     await first_life(broker, bus, 1)
     early = await in_bucket(bus)
-    async with fleet(broker, "b") as second:
-        await shared(second)
+    async with fleet(broker.url, PARTITIONS, "b") as second:
+        await shared(PARTITIONS, second)
         for number in (1, 2):
-            await tell(bus, number)
-        await until_settled(bus, 3)
+            await tell(bus, number, USERS)
+        await until_settled(bus, 3, USERS)
         await second.stop()
         before = states(second)
     late = {key: data for key, data in early.items() if ("marks" if key.endswith(MARK) else "accounts") in what}
@@ -333,8 +212,8 @@ async def test_killed_between_the_accounts_and_the_mark_it_leaves_accounts_that_
 ) -> None:
     eager(monkeypatch)
     await first_life(broker, bus, 1)
-    async with fleet(broker, "b") as second:
-        await shared(second)
+    async with fleet(broker.url, PARTITIONS, "b") as second:
+        await shared(PARTITIONS, second)
         put_many = buckets.put_many
         stored = asyncio.Event()
 
@@ -347,8 +226,8 @@ async def test_killed_between_the_accounts_and_the_mark_it_leaves_accounts_that_
 
         monkeypatch.setattr(buckets, "put_many", only_accounts)
         for number in (1, 2):
-            await tell(bus, number)
-        await until_settled(bus, 3)
+            await tell(bus, number, USERS)
+        await until_settled(bus, 3, USERS)
         await stored.wait()
         before = states(second)
         await second.kill()

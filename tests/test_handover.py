@@ -158,7 +158,7 @@ async def test_a_broker_that_comes_back_finds_the_same_shares(broker: Broker, bu
         broker.kill()
         await eventually(lambda: not bus.connected, "the loss to be noticed")
         broker.start()
-        await bus.wait_connected()
+        await eventually(lambda: bus.connected, "the broker to be back")
         await tell(bus, 1, USERS)
         await until_settled(bus, 2, USERS)
         await shared(PARTITIONS, first, second)

@@ -55,12 +55,16 @@ class Members:
         self._key = f"{self.me.role}.{self.me.instance}"
         self._view = buckets.follow(process.bus, "members", f"{self.me.role}.*")
         self._living: dict[str, Member] = {}
+        self._shares: dict[int, frozenset[int]] = {}  # by number of parts; emptied when `_living` or `me` changes
         self._seen = 0  # revision of the newest change that is in the view
         self._arrived = asyncio.Event()
 
     def share(self, parts: int) -> frozenset[int]:
-        """The parts that this process may work on now; none while the others take it for dead."""
-        return free_share(self.me, self._living.values(), parts)
+        """The parts that this process may work on now; none while the others take it for dead. Cheap to ask at every
+        step: it is computed once after each change."""
+        if parts not in self._shares:
+            self._shares[parts] = free_share(self.me, self._living.values(), parts)
+        return self._shares[parts]
 
     def nearest(self, parts: int, places: int) -> frozenset[int]:
         """The parts for which this process is among the first `places` when it is a member."""
@@ -106,6 +110,7 @@ class Members:
         wanted = tuple(sorted(parts))
         if wanted != self.me.parts:
             self.me = msgspec.structs.replace(self.me, parts=wanted)
+            self._shares.clear()
             await self._put()
 
     async def leave(self) -> None:
@@ -140,6 +145,7 @@ class Members:
         else:
             self._living[change.key] = member
         if before != member:
+            self._shares.clear()
             self._changed.set()
         me = self.me
         later = member is not None and (member.started_at_ns, member.life) > (me.started_at_ns, me.life)

@@ -15,14 +15,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from bots.group import Draft
-from runtime import telemetry, wire
+from runtime import wire
+from runtime.fences import Part, claim_parts
 from runtime.members import Members
 from runtime.process import Process
-from runtime.readers import DurableReader, last_message
+from runtime.readers import DurableReader
 from runtime.wire import Out
 from schemas import subjects
 from schemas.codec import encode
-from schemas.ownership import Owner, owner_user
+from schemas.ownership import owner_user
 
 FIGURES: Final = {
     "partitions_owned": "Partitions that this process works on",
@@ -61,30 +62,17 @@ class Owning:
             del self.folded[lost]
             await self.readers.pop(lost).close()
         await self.members.works_on(mine)
-        await self._record(sorted(mine))
+        parts = [self._part(partition) for partition in sorted(mine)]
+        self._records = await claim_parts(self._bus, "FILLS", parts, self.members.me)
         for gained in sorted(mine - self.readers.keys()):
             self.readers[gained] = DurableReader(self._bus, subjects.partition_consumer(gained), self._ready)
             self.folded[gained] = 0
             self._process.figures.add("takeovers_total")
         self._process.figures.put("partitions_owned", len(mine))
 
-    async def _record(self, partitions: Sequence[int]) -> None:
-        self._records.clear()
-        users = [owner_user(partition, self._count) for partition in partitions]
-        stored = [subjects.stored_fills_subject(user, self._count) for user in users]
-        last = await asyncio.gather(*(last_message(self._bus, "FILLS", subject) for subject in stored))
-        me, now_ns = self.members.me, telemetry.now_ns()
-        records = [
-            Out(
-                subjects.fills_subject(user),
-                encode(Owner(partition=partition, instance=me.instance, life=me.life, at_ns=now_ns)),
-                expect=0 if found is None else found.sequence,
-            )
-            for partition, user, found in zip(partitions, users, last, strict=True)
-        ]
-        if records:
-            first = await self._bus.append(records)
-            self._records = dict(zip(partitions, range(first, first + len(records)), strict=True))
+    def _part(self, partition: int) -> Part:
+        user = owner_user(partition, self._count)
+        return Part(partition, subjects.fills_subject(user), subjects.stored_fills_subject(user, self._count))
 
     def fenced(self, drafts: Sequence[Draft]) -> list[Out]:
         """The lines of one batch. Each expects its user's last sequence, but for the first one of each partition: that

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping
 
 from bots.book import Book
 from bots.group import Group
-from runtime.parts import LAG_INTERVAL_S
+from runtime import worker
 from runtime.readers import DurableReader
-from runtime.telemetry import Figures, Logger, now_ns
-from runtime.worker import lag_s
+from runtime.telemetry import Figures, Logger
 from schemas.events import Fill, Refusal, Side
 
 LOGGED_FILLS_MAX = 250  # in one round; beyond that one line tells how many
@@ -39,10 +37,7 @@ FIGURES = {
 
 
 async def tell_lag(figures: Figures, readers: Mapping[int, DurableReader]) -> None:
-    """Beside the rounds: one that waits for the broker is when the figure matters."""
-    while True:
-        figures.put("consumer_lag_seconds", lag_s(readers.values(), now_ns()))
-        await asyncio.sleep(LAG_INTERVAL_S)
+    await worker.tell_lag(figures, readers.values)
 
 
 class Teller:

@@ -5,8 +5,9 @@ the past, our own included whose answer was lost, either stands and is read, or 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from runtime import telemetry, wire
 from runtime.bus import Bus
@@ -41,6 +42,34 @@ class StreamEnd:
         self._last = first + len(messages) - 1
 
 
+class Part(NamedTuple):
+    """What somebody may own: where its ownership records are published, and under which subject they are stored."""
+
+    number: int
+    subject: str
+    stored_subject: str
+
+
+async def claim_parts(bus: Bus, stream: str, parts: Sequence[Part], me: Member) -> dict[int, int]:
+    """Be the owner of these parts from here on, all or none: an ownership record is appended to each. Returns the
+    records' sequences by the parts' numbers. Raises Unavailable, WrongSequence where another one claimed at the same
+    time."""
+    if not parts:
+        return {}
+    last = await asyncio.gather(*(last_message(bus, stream, part.stored_subject) for part in parts))
+    now_ns = telemetry.now_ns()
+    records = [
+        Out(
+            part.subject,
+            encode(Owner(partition=part.number, instance=me.instance, life=me.life, at_ns=now_ns)),
+            expect=0 if found is None else found.sequence,
+        )
+        for part, found in zip(parts, last, strict=True)
+    ]
+    first = await bus.append(records)
+    return {part.number: sequence for sequence, part in enumerate(parts, first)}
+
+
 class OwnerRecord:
     """For a stream with several writers, each with a part of its own: each batch expects the part's newest ownership
     record to be ours."""
@@ -49,18 +78,15 @@ class OwnerRecord:
         """subject: of this part's records, as published and as stored."""
         self._bus = bus
         self._stream = stream
-        self._subject = subject
-        self._part = part
+        self._part = Part(part, subject, subject)
         self._me = me
         self._record = 0
 
     async def claim(self) -> None:
-        last = await last_message(self._bus, self._stream, self._subject)
-        owner = Owner(partition=self._part, instance=self._me.instance, life=self._me.life, at_ns=telemetry.now_ns())
-        expect = 0 if last is None else last.sequence
-        self._record = await self._bus.append([Out(self._subject, encode(owner), expect=expect)])
+        records = await claim_parts(self._bus, self._stream, [self._part], self._me)
+        self._record = records[self._part.number]
 
     async def append(self, messages: Sequence[Out]) -> None:
         first, *others = messages
-        headers = first.headers + wire.expecting(self._record, self._subject)
+        headers = first.headers + wire.expecting(self._record, self._part.stored_subject)
         await self._bus.append([first._replace(headers=headers), *others])

@@ -14,15 +14,14 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from runtime import telemetry
 from runtime.bus import Unavailable
 from runtime.members import Members
 from runtime.process import Process
+from runtime.readers import DurableReader
 from runtime.worker import FIGURES as WORKER_FIGURES
-from runtime.worker import Worker, first_of, keep_on, lag_s
+from runtime.worker import Worker, first_of, keep_on, tell_lag
 
 STAND_BY_INTERVAL_S: Final = 1.0
-LAG_INTERVAL_S: Final = 0.5
 # Streams forget by age, an ownership record like anything else: it is claimed anew long before.
 CLAIM_AGAIN_S: Final = 6 * 3600.0
 
@@ -65,7 +64,8 @@ class Parts:
     async def run(self) -> None:
         spawn = self._process.spawn
         spawn(self._members.follow(), "follow-members")
-        beside = [spawn(self._tell_lag(), "consumer-lag"), spawn(self._stand_by(), "stand-by")]
+        lag = tell_lag(self._process.figures, self._readers)
+        beside = [spawn(lag, "consumer-lag"), spawn(self._stand_by(), "stand-by")]
         try:
             await keep_on(self._process, self._start, self._step)
         finally:
@@ -130,10 +130,6 @@ class Parts:
                     with contextlib.suppress(Unavailable):  # the broker is away; the next round tries again
                         await self._worker(part).catch_up()
 
-    async def _tell_lag(self) -> None:
-        """Beside the steps: a step that waits for the broker is when the figure matters."""
-        while True:
-            readers = (worker.reader for worker in self._workers.values())
-            lag = lag_s((reader for reader in readers if reader is not None), telemetry.now_ns())
-            self._process.figures.put("consumer_lag_seconds", lag)
-            await asyncio.sleep(LAG_INTERVAL_S)
+    def _readers(self) -> list[DurableReader]:
+        """Of the parts at work."""
+        return [worker.reader for worker in self._workers.values() if worker.reader is not None]

@@ -22,6 +22,7 @@ from runtime.bus import Bus, Unavailable, WrongSequence
 from runtime.fences import Fence
 from runtime.process import Process
 from runtime.readers import DurableReader, Interrupted, message_after, read
+from runtime.telemetry import Figures
 from runtime.wire import In, Out
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.events import DeadLetter
@@ -31,6 +32,7 @@ TAKE_MESSAGES_MAX = 500
 PAYLOAD_BYTES_MAX = 90 * 1024  # of a dead letter; the streams take messages of 128 KiB, and base64 adds a third
 GROUP_OUTPUTS_MAX = 4 * wire.BATCH_MESSAGES_MAX
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
+LAG_INTERVAL_S = 0.5
 
 # Outputs are stored after the message that they come from, by the same server; its clock may have been set meanwhile.
 CLOCK_MARGIN_NS = 10 * 1_000_000_000
@@ -229,10 +231,15 @@ class Worker:
         await bury(self._bus, self._consumer.stream, self._consumer.name, message, f"{kind}: {error}")
 
 
-def lag_s(readers: Iterable[DurableReader], now_ns: int) -> int:
-    """Whole seconds since the oldest message that these hold unacknowledged was stored; 0 when they hold none."""
-    oldest = min((reader.oldest_at_ns for reader in readers if reader.oldest_at_ns is not None), default=now_ns)
-    return max(0, now_ns - oldest) // 1_000_000_000
+async def tell_lag(figures: Figures, readers: Callable[[], Iterable[DurableReader]]) -> None:
+    """Keep the figure `consumer_lag_seconds` of those that `readers` tells at the time. Beside the steps: one that
+    waits for the broker is when it matters."""
+    while True:
+        now_ns = telemetry.now_ns()
+        came_ns = (reader.oldest_at_ns for reader in readers())
+        oldest_ns = min((at_ns for at_ns in came_ns if at_ns is not None), default=now_ns)
+        figures.put("consumer_lag_seconds", max(0, now_ns - oldest_ns) // 1_000_000_000)
+        await asyncio.sleep(LAG_INTERVAL_S)
 
 
 def _id_of(message: In) -> str:

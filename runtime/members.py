@@ -58,6 +58,7 @@ class Members:
         self._shares: dict[int, frozenset[int]] = {}  # by number of parts; emptied when `_living` or `me` changes
         self._seen = 0  # revision of the newest change that is in the view
         self._arrived = asyncio.Event()
+        self._left = False
 
     def share(self, parts: int) -> frozenset[int]:
         """The parts that this process may work on now; none while the others take it for dead. Cheap to ask at every
@@ -82,8 +83,8 @@ class Members:
             self._arrived.set()
 
     async def announce(self) -> None:
-        """Keep the own membership alive."""
-        while True:
+        """Keep the own membership alive until `leave`."""
+        while not self._left:
             with contextlib.suppress(Unavailable):  # the broker is away; `join` says it before anything is done
                 await self._put()
             await asyncio.sleep(ANNOUNCE_S)
@@ -114,7 +115,8 @@ class Members:
             await self._put()
 
     async def leave(self) -> None:
-        """Hand everything over now instead of after TTL_S."""
+        """Hand everything over now instead of after TTL_S. For good: nothing is announced behind it."""
+        self._left = True
         try:
             await buckets.delete(self._process.bus, "members", self._key)
         except Unavailable:

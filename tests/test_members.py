@@ -88,3 +88,14 @@ async def test_a_share_is_computed_once_as_long_as_nothing_changes(
         await eventually(lambda: one._seen >= revision, "it to be said again")
         assert one.share(PARTS) == share("a", "ab", PARTS)
         assert computed == [PARTS, 4]
+
+
+async def test_who_has_left_is_announced_no_more(broker: Broker, bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the others would give it a share once more, for as long as an announcement lasts."""
+    monkeypatch.setattr(members, "ANNOUNCE_S", 0.01)
+    async with member(broker, "a") as one:
+        announcing = asyncio.create_task(one.announce())
+        await eventually(lambda: one._seen > 1, "it to be announced again")
+        await one.leave()
+        await eventually(announcing.done, "the announcements to end")
+        assert await buckets.get(bus, "members", "bots.a") is None

@@ -88,7 +88,7 @@ class Fleet:
         self._teller = Teller(process.figures, process.log)
         self.book = Book(landing_ns)
         self._unburied: list[tuple[In, str]] = []  # lines of the ledger that cannot be read, on their way to DEAD
-        self._watching = Watching(self._bus, process.instance, self._clock)
+        self._watching = Watching(process, lambda: self.book.holders.followed, self._clock)
 
     async def run(self) -> None:
         for partition in range(self._process.common.partitions):
@@ -122,7 +122,6 @@ class Fleet:
                 return
         await self._follow_market(frozenset(owning.readers.keys() - self._looked_back))
         self._looked_back = set(owning.readers)
-        self._watching.want(self.book.holders.followed)
 
     async def _restore(self) -> None:
         """The gained partitions as far as their snapshots go."""
@@ -276,7 +275,6 @@ class Fleet:
             self.book.undo(group)  # what was not settled
         self._acknowledge()
         self._process.metrics.stage.labels("bots").observe(asyncio.get_running_loop().time() - started_s)
-        self._watching.want(self.book.holders.followed)
         self._teller.tell(group, self.book)
         self._snapshots.write_due(self.book.account, self._owning.folded)
 

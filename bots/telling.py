@@ -60,7 +60,7 @@ class Teller:
         figures.put("pending_orders", book.holders.orders)
         figures.put("open_positions", book.holders.positions)
         figures.put("late_total", book.agenda.late)
-        figures.put("mints_followed", len(list(book.holders.held)))
+        figures.put("mints_followed", len(book.holders.held))
         figures.put("accounts", book.users)
         self._log_fills(fills)
 

@@ -120,6 +120,8 @@ def state(book: Book) -> Any:
     """All that decisions and answers depend on, without the bookkeeping of undoing. Empty accounts count as none."""
     accounts = {user: msgspec.to_builtins(a) for user, a in book._accounts.items() if a != Account()}
     held = {mint: sorted(users) for mint, users in book.holders._users.items()}
+    holders = book.holders
+    assert (holders.positions, holders.orders) == (sum(map(len, held.values())), sum(holders._orders.values()))
     prices = {mint: book.prices.get(mint) for mint in ("A", "B", "C", "M")}
     return accounts, held, prices, set(book.prices._held), set(book.agenda._due_at)
 

@@ -19,14 +19,14 @@ from bots.group import Arrived, Group
 from bots.owning import Owning
 from bots.positions import LedgerError
 from bots.snapshots import Snapshots
-from bots.telling import Teller, tell_lag
+from bots.telling import Teller
 from bots.watching import Watching
 from runtime import buckets, telemetry, wire
 from runtime.bus import Bus
 from runtime.process import Process
 from runtime.readers import Follower, Interrupted
 from runtime.wire import In
-from runtime.worker import bury, first_of, keep_on
+from runtime.worker import bury, first_of, keep_on, tell_lag
 from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.config import KILL_SWITCH_KEY, BotWanted, KillSwitch
@@ -62,7 +62,7 @@ _kill_switch: Decoder[KillSwitch] = Decoder(KillSwitch)
 
 
 class Fleet:
-    """Runs every bot of the partitions given until the process is asked to stop."""
+    """Runs every bot of this process's share of the partitions until the process is asked to stop."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Fleet:
         self._process.spawn(self._watching.run(), "watching")
         self._process.spawn(self._owning.members.follow(), "follow-members")
         self._process.spawn(self._owning.members.announce(), "announce")
-        self._process.spawn(tell_lag(self._process.figures, self._owning.readers), "consumer-lag")
+        self._process.spawn(tell_lag(self._process.figures, self._owning.readers.values), "consumer-lag")
         await keep_on(self._process, self._start, self._step)
         await self._snapshots.close(self.book.account, self._owning.folded)
         await self._owning.close()

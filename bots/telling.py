@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
 from bots.book import Book
 from bots.group import Group
-from runtime import worker
-from runtime.readers import DurableReader
 from runtime.telemetry import Figures, Logger
 from schemas.events import Fill, Refusal, Side
 
@@ -34,10 +31,6 @@ FIGURES = {
     "lines_folded_total": "Lines of the ledger read back, at a start or a takeover",
     "snapshots_total": "Accounts and marks written to the bucket `folds`",
 }
-
-
-async def tell_lag(figures: Figures, readers: Mapping[int, DurableReader]) -> None:
-    await worker.tell_lag(figures, readers.values)
 
 
 class Teller:

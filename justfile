@@ -44,9 +44,9 @@ lock:
     uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
         pyproject.toml --extra train requirements/build.in -c requirements/run.txt -o requirements/train.txt
     uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-        pyproject.toml --extra test --extra train requirements/build.in -c requirements/train.txt -o requirements/test.txt
+        pyproject.toml --extra test --extra train --extra notify --extra s3 requirements/build.in -c requirements/train.txt -o requirements/test.txt
     uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-        pyproject.toml --extra bench --extra test --extra train requirements/build.in -c requirements/test.txt -o requirements/bench.txt
+        pyproject.toml --extra bench --extra test --extra train --extra notify --extra s3 requirements/build.in -c requirements/test.txt -o requirements/bench.txt
 
 # write docs/settings.md and docs/metrics.md anew
 docs:

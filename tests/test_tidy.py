@@ -29,6 +29,7 @@ HOMES = {
         "runtime/up.py",
         "runtime/standalone.py",
     },
+    "cronsim": {"observer/schedule.py"},
     "prometheus_client": {"runtime/telemetry.py"},
     "sklearn": {"analyze/fit.py"},
     "numpy": {"analyze/fit.py"},
@@ -52,6 +53,8 @@ PURE = {
     "observer/facts.py", "observer/tally.py", "observer/verdict.py", "observer/admin.py", "observer/cgroups.py",
     "observer/creations.py", "observer/audit.py", "observer/times.py", "observer/cohort.py", "observer/report.py",
     "observer/report_text.py", "observer/rerun.py", "observer/sweep.py",
+    "observer/daily.py", "observer/daily_text.py", "observer/schedule.py", "observer/schedule_settings.py",
+    "observer/schedule_export.py", "observer/stats_rows.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip

@@ -31,6 +31,7 @@ COMMANDS = {
     "enrol": ("portal.enrol:cli", "Put bots into the `bots` bucket: of a file, or demo users."),
     "report": ("observer.report_command:cli", "The last 24 hours in figures, or an archived day."),
     "stats": ("observer.stats_command:app", "What the admin interface tells, now or from the archive."),
+    "logs": ("runtime.logs_command:cli", "What the processes of `mintline up` logged, rotated files included."),
     "schedule": ("observer.schedule_command:app", "The observer's jobs, and the same for another scheduler."),
     "bot": ("portal.bot_command:app", "Start, stop, kill and look at users' bots."),
 }

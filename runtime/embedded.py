@@ -80,7 +80,7 @@ class Child:
         self._env = {**os.environ, **env}
         self._log = log
         self._out = out
-        self._drain: Drain | None = None
+        self._drains: list[Drain] = []
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -99,28 +99,28 @@ class Child:
 
     async def _spawn(self) -> None:
         self._drain_rest()
-        drain = self._drain = None if self._out is None else Drain(self._out)
-        sink = None if drain is None else drain.write_end
+        self._drains = [] if self._out is None else [Drain(self._out, "info"), Drain(self._out, "error")]
+        out, err = (drain.write_end for drain in self._drains) if self._drains else (None, None)
         try:
             # A session of its own: Ctrl-C on the terminal reaches the supervisor alone, which stops children in order.
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
+                stdout=out,
+                stderr=err,
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
         finally:
-            if drain is not None:
+            for drain in self._drains:
                 drain.started()
 
     def _drain_rest(self) -> None:
         """What the child wrote and nobody read yet; it has ended."""
-        if self._drain is not None:
-            self._drain.close()
-            self._drain = None
+        for drain in self._drains:
+            drain.close()
+        self._drains = []
 
     async def _care(self) -> None:
         loop = asyncio.get_running_loop()

@@ -46,12 +46,13 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 class Splitter:
     """Pieces of a child's output -> whole lines, each a JSON record.
 
-    What is no record of ours (a traceback, a warning of the interpreter, a crash of a library) becomes an error with
-    the event `output`: a service writes nothing else than records.
+    What is no record of ours becomes one with the event `output`. level: of those; on stderr they are errors (a
+    traceback, a warning of the interpreter, a crash of a library), for a service writes records, and to stdout.
     """
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, level: str = "error") -> None:
         self._service = service
+        self._level = level
         self._rest = b""
 
     def lines(self, data: bytes, now: str) -> bytes:
@@ -60,15 +61,15 @@ class Splitter:
         while len(self._rest) > LINE_BYTES_MAX:
             whole.append(self._rest[:LINE_BYTES_MAX])
             self._rest = self._rest[LINE_BYTES_MAX:]
-        return b"".join(record_line(line, self._service, now) for line in whole)
+        return b"".join(record_line(line, self._service, now, self._level) for line in whole)
 
     def end(self, now: str) -> bytes:
         """What is left when nothing more comes."""
         rest, self._rest = self._rest, b""
-        return record_line(rest, self._service, now)
+        return record_line(rest, self._service, now, self._level)
 
 
-def record_line(line: bytes, service: str, now: str) -> bytes:
+def record_line(line: bytes, service: str, now: str, level: str = "error") -> bytes:
     """A line as the file keeps it, with its line break; nothing for an empty one."""
     line = line.rstrip()
     if not line:
@@ -76,7 +77,7 @@ def record_line(line: bytes, service: str, now: str) -> bytes:
     if line.startswith(b'{"time":') and line.endswith(b"}") and len(line) <= LINE_BYTES_MAX:
         return line + b"\n"
     text = line[:LINE_BYTES_MAX].decode("utf-8", "replace")
-    record = {"time": now, "level": "error", "service": service, "event": "output", "text": text}
+    record = {"time": now, "level": level, "service": service, "event": "output", "text": text}
     return msgspec.json.encode(record) + b"\n"
 
 

@@ -123,12 +123,12 @@ def pack(path: Path) -> None:
 
 
 class Drain:
-    """Everything that one life of a child writes, into a log: give it `write_end` as stdout and stderr, then `close`
-    that end. What a child wrote before it crashed is still in the pipe, and is read."""
+    """Everything that one life of a child writes to stdout or stderr, into a log: start it with `write_end`, then call
+    `started`. What a child wrote before it crashed is still in the pipe, and is read. level: of what is no record."""
 
-    def __init__(self, log: LogFile) -> None:
+    def __init__(self, log: LogFile, level: str) -> None:
         self._log = log
-        self._splitter = Splitter(log.service)
+        self._splitter = Splitter(log.service, level)
         self._read_end, self.write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         self._open = True

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec.structs import replace
 
+from observer.limits import Thresholds
 from observer.schedule import BadCron, Job, check
-from observer.verdict import Thresholds
 from runtime.settings import Common, SettingsError
 
 PREFIX = "MINTLINE_OBSERVER_"
@@ -63,8 +63,6 @@ JOBS = (
 
 class ScheduleSettings(Thresholds, frozen=True, kw_only=True, forbid_unknown_fields=True):
     __doc__ = f"""{Thresholds.__doc__}
-    When jobs run, and who hears of it.
-
     schedule_zone: time zone that the schedule's hours and the daily report's days are in, e.g. Europe/Berlin.
     schedule_health, schedule_stats, schedule_report, schedule_backup, schedule_backup_check: cron expression of the
         job, five fields; empty, or "off", leaves it to another scheduler.

@@ -32,6 +32,7 @@ HOMES = {
     "prometheus_client": {"runtime/telemetry.py"},
     "sklearn": {"analyze/fit.py"},
     "numpy": {"analyze/fit.py"},
+    "opentelemetry": {"runtime/tracing.py"},
 }
 
 # These prove what the line did, or run it without a broker: they may import the pure modules of other services.
@@ -40,7 +41,7 @@ PROOFS = {"observer/audit.py", "observer/replay.py", "observer/rerun.py", "analy
 
 # Decisions: values in, values out.
 PURE = {
-    "schemas/*.py", "runtime/wire.py", "runtime/settings.py",
+    "schemas/*.py", "runtime/wire.py", "runtime/settings.py", "runtime/spans.py", "runtime/semconv.py",
     "ingest/venues/*.py", "ingest/link.py", "ingest/subscriptions.py", "ingest/recording.py", "ingest/market.py",
     "ingest/market_*.py", "ingest/protocol.py",
     "analyze/features.py", "analyze/score.py", "analyze/memory.py", "analyze/analysis.py", "analyze/strategies/*.py",

@@ -162,6 +162,12 @@ class Line:
         _, body = await fetch(f"http://127.0.0.1:{self.ports['ingest']}/readyz", 2.0)
         return json.loads(body)["details"].get("feed") == "SUBSCRIBED"
 
+    async def stop(self, name: str) -> None:
+        """In good order, while the collector goes on answering."""
+        service = self.services[name]
+        service.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(service.wait) == 0, service.text()[-2000:]
+
     async def figures(self, name: str) -> dict[str, float]:
         _, body = await fetch(f"http://127.0.0.1:{self.ports[name]}/metrics", 2.0)
         rows = (row.rpartition(" ") for row in body.decode().splitlines() if row.startswith("mintline_"))
@@ -341,8 +347,7 @@ async def test_every_process_samples_the_same_tokens(
 
     await eventually(all_signalled, "all signals")
     for name in ("bots", "dispatch", "analyze", "ingest"):
-        line.services[name].signal(signal.SIGTERM)
-        assert line.services[name].wait() == 0, line.services[name].text()[-2000:]
+        await line.stop(name)
     events = [json.loads(message.data)["id"] for message in await read(bus, "TOKENS", after_sequence=0)]
     expected = {id_ for id_ in events if Sampling(0.5, True).samples(id_, None)}
     assert 0 < len(expected) < len(coins)
@@ -460,8 +465,7 @@ async def test_a_collector_that_fails_holds_up_neither_the_line_nor_its_end(
 
     await eventually(dropped, "the bounded queue to be full")
     for name in LINE:
-        line.services[name].signal(signal.SIGTERM)
-        assert line.services[name].wait() == 0, line.services[name].text()[-2000:]
+        await line.stop(name)
         assert "close_timeout" not in line.services[name].text()
         assert "Traceback" not in line.services[name].text()
 
@@ -474,8 +478,7 @@ async def test_what_waits_is_exported_at_a_clean_stop(
     await venue.send(create("LAST"))
     await _stored(bus, "TOKENS")
     assert collector.spans == []
-    line.services["ingest"].signal(signal.SIGTERM)
-    assert line.services["ingest"].wait() == 0
+    await line.stop("ingest")
     assert [span.name for span in collector.spans] == ["publish tokens.created.{mint}"]
 
 

@@ -27,11 +27,15 @@ LATE = str(Reason.EXPIRED)
 class _Open:
     """A decision whose signals are in hand. left: how many are not acknowledged."""
 
-    __slots__ = ("decided_at_ns", "left", "work")
+    __slots__ = ("acks", "decided_at_ns", "fetches", "ids", "left", "publications", "work")
 
     def __init__(self, work: Work, decided_at_ns: int) -> None:
         self.work, self.decided_at_ns = work, decided_at_ns
         self.left = 0
+        self.ids: list[str] = []
+        self.fetches: list[Fetch] = []
+        self.publications: list[Publication] = []
+        self.acks: list[Ack] = []
 
 
 class Traced:
@@ -67,15 +71,16 @@ class Traced:
             created = None if message is None else context_of(message.header_block)
             if message is None or created is None:
                 continue
-            fetch.messages.append((created, signal.id))
+            fetch.contexts.append(created)
+            fetch.ids.append(signal.id)
             opened = self._open.get(signal.decision_id)
             if opened is None:
                 opened = self._begin(consumer, created, signal.decision_id, message, signal.decided_at_ns)
-            if not opened.work.fetch or opened.work.fetch[-1] is not fetch:
-                opened.work.fetch.append(fetch)
+            if not opened.fetches or opened.fetches[-1] is not fetch:
+                opened.fetches.append(fetch)
             if opened.work.group != consumer.name:
                 opened.work.group = ""
-            opened.work.ids.append(signal.id)
+            opened.ids.append(signal.id)
             opened.left += 1
             taken.append((sequence, signal.decision_id))
 
@@ -131,7 +136,7 @@ class Traced:
     def _published(self, decision_id: str, publication: Publication) -> None:
         opened = self._open.get(decision_id)
         if opened is not None:
-            opened.work.publications.append(publication)
+            opened.publications.append(publication)
             if publication.error:
                 opened.work.error = publication.error
             elif opened.work.error:
@@ -163,7 +168,7 @@ class Traced:
             opened.left -= 1
             if decision_id not in settled:
                 settled[decision_id] = opened
-                opened.work.ack.append(ack)
+                opened.acks.append(ack)
                 ack.works.append(opened.work.context)
         for decision_id, opened in settled.items():
             if not opened.left:
@@ -173,6 +178,7 @@ class Traced:
     def _finish(self, opened: _Open, error: str) -> None:
         work, tracer = opened.work, self._tracer
         work.end_ns, work.error = tracer.clock(), error or work.error
+        work.ids, work.fetch, work.ack, work.publications = opened.ids, opened.fetches, opened.acks, opened.publications
         if (work.error or work.end_ns - opened.decided_at_ns > tracer.slow_ns) and tracer.keep(work.created):
             work.kept = work.error or "slow"
         tracer.finish(work, work.created)

@@ -6,6 +6,7 @@ alike gives the same one, and the flag in `traceparent` says what the first one 
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -21,7 +22,11 @@ FIGURES: Final = {
 
 SAMPLERS: Final = ("always_on", "always_off", "traceidratio")
 PARENT_BASED: Final = "parentbased_"
-_TRACEPARENT: Final = b"traceparent: 00-"
+# A future version may say more behind the flags; ids of zeros are none.
+_traceparent: Final = re.compile(
+    rb"\btraceparent: (?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])"
+).search
+_SAMPLED: Final = frozenset((b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"))
 _CONTEXT_LINES: Final = (b"\r\ntraceparent: ", b"\r\ntracestate: ", b"\r\nbaggage: ")
 
 
@@ -61,17 +66,17 @@ class Span(NamedTuple):
 
 def context_of(header_block: bytes) -> Context | None:
     """The creation context that a message carries; None for none, or one that cannot be read."""
-    at = header_block.find(_TRACEPARENT)
-    if at < 0:
+    found = _traceparent(header_block)
+    if found is None:
         return None
-    text = header_block[at + 16 : at + 68].decode("ascii", "replace")
-    if len(text) != 52 or text[32] != "-" or text[49] != "-":
-        return None
-    try:
-        valid, flags = int(text[:32], 16) and int(text[33:49], 16), int(text[50:], 16)
-    except ValueError:
-        return None
-    return Context(text[:32], text[33:49], bool(flags & 1)) if valid else None
+    trace, span, flags = found.groups()
+    return Context(trace.decode(), span.decode(), flags in _SAMPLED)
+
+
+def flag_of(header_block: bytes) -> bool | None:
+    """Whether the context that a message carries is sampled; None where it carries none."""
+    at = header_block.find(b"traceparent: ")
+    return None if at < 0 else header_block[at + 67 : at + 68] in _SAMPLED
 
 
 def header_lines(header_block: bytes) -> bytes:

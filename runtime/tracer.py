@@ -32,13 +32,12 @@ Tell = Callable[[Iterable[Span]], None]
 def following(tracer: Tracer | None, message: In, event_id: str) -> bytes:
     """Trace context for what follows from a message. A process that does not trace passes the sampler's answer on; what
     it publishes hangs at the trace's root."""
-    block = message.header_block
-    context = spans.context_of(block)
-    sampled, span_id = context is not None and context.sampled, ""
+    block, span_id = message.header_block, ""
+    sampled = spans.flag_of(block)
     if tracer is not None:
-        sampled = tracer.samples(event_id[:32], None if context is None else context.sampled)
+        sampled = tracer.samples(event_id[:32], sampled)
         span_id = tracer.span_id()
-    headers = wire.trace_headers(event_id, span_id, sampled)
+    headers = wire.trace_headers(event_id, span_id, bool(sampled))
     if b"\r\ntracestate: " in block or b"\r\nbaggage: " in block:
         headers += b"".join(spans.header_lines(block).splitlines(keepends=True)[1:])
     return headers
@@ -75,12 +74,13 @@ class Publication:
 class Fetch:
     """One take of a durable consumer. The pull is a standing one: it begins when the broker had its oldest message."""
 
-    __slots__ = ("consumer", "context", "count", "end_ns", "messages", "start_ns", "told")
+    __slots__ = ("consumer", "context", "contexts", "count", "end_ns", "ids", "start_ns", "told")
 
     def __init__(self, consumer: Consumer, context: Context, start_ns: int, end_ns: int, count: int) -> None:
         self.consumer, self.context, self.count = consumer, context, count
         self.start_ns, self.end_ns = min(start_ns, end_ns), end_ns
-        self.messages: list[tuple[Context, str]] = []  # with their ids
+        self.contexts: list[Context] = []  # of the messages, and their ids
+        self.ids: list[str] = []
         self.told = False
 
     def span(self) -> Span:
@@ -91,7 +91,9 @@ class Fetch:
             names.CONSUMER_GROUP: self.consumer.name,
             names.BATCH_COUNT: self.count,
         }
-        links = tuple(Link(context, {names.MESSAGE_ID: id_}) for context, id_ in self.messages)
+        messages = list(zip(self.contexts, self.ids, strict=True))
+        sampled = [one for one in messages if one[0].sampled]  # a link to what nobody exported leads nowhere
+        links = tuple(Link(context, {names.MESSAGE_ID: id_}) for context, id_ in sampled or messages)
         name = f"fetch {self.consumer.stream}"
         return Span(name, Kind.CLIENT, self.context, "", self.start_ns, self.end_ns, attributes, links)
 
@@ -135,10 +137,10 @@ class Work:
         self.group, self.created, self.span_id, self.subject = group, created, span_id, subject
         self.start_ns, self.end_ns, self.sequence = start_ns, 0, 0
         self.error = self.kept = ""
-        self.ids: list[str] = []
-        self.publications: list[Publication] = []
-        self.fetch: list[Fetch] = []
-        self.ack: list[Ack] = []
+        self.ids: Sequence[str] = ()
+        self.publications: Sequence[Publication] = ()
+        self.fetch: Sequence[Fetch] = ()
+        self.ack: Sequence[Ack] = ()
 
     @property
     def context(self) -> Context:
@@ -286,13 +288,14 @@ class Group:
         self._publications: dict[bytes, Publication] = {}  # by their headers
         self._orphans: list[Publication] = []
         fetch = Fetch(consumer, tracer.root(), messages[0].at_ns, now_ns, len(messages))
+        fetches = (fetch,)
         for message in messages:
             created = spans.context_of(message.header_block)
             if created is not None:
                 work = Work(consumer.name, created, tracer.span_id(), message.subject, now_ns)
-                work.sequence, work.fetch = message.sequence, [fetch]
-                work.ids.append(identity(message))
-                fetch.messages.append((created, work.ids[0]))
+                work.sequence, work.fetch, work.ids = message.sequence, fetches, (identity(message),)
+                fetch.contexts.append(created)
+                fetch.ids.append(work.ids[0])
                 self._works[message.sequence] = message, work
 
     def __enter__(self) -> Group:
@@ -331,7 +334,7 @@ class Group:
             letter_id = f"{self._consumer.stream}:{self._consumer.name}:{message.sequence}"
             publication = Publication(context, work.span_id, subject, letter_id, began_ns)
             publication.end_ns, publication.kind = self._tracer.clock(), Kind.CLIENT
-            work.publications.append(publication)
+            work.publications = (*work.publications, publication)
 
     @contextlib.contextmanager
     def publishing(self, decided: Sequence[tuple[int, Out]]) -> Iterator[None]:
@@ -364,7 +367,7 @@ class Group:
             made[output.headers] = publication = Publication(context, parent, output.subject, output.id, began_ns)
             publication.end_ns, publication.error = now_ns, error
             if work is not None:
-                work.publications.append(publication)
+                work.publications = (*work.publications, publication)
             elif not error:  # decided before an interruption, stored now
                 self._orphans.append(publication)
 
@@ -375,8 +378,9 @@ class Group:
         yield
         self._mark_ns = now_ns = self._tracer.clock()
         ack = Ack(self._consumer, self._tracer.span_id(), began_ns, now_ns, len(self._open))
+        acks = (ack,)
         for work in reversed(self._open):
-            work.end_ns, work.ack = now_ns, [ack]
+            work.end_ns, work.ack = now_ns, acks
             ack.works.append(work.context)
         self._open.clear()
 

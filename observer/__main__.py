@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from observer.figures import OWN as FIGURES
+from observer import backups
+from observer.figures import OWN
 from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
+
+FIGURES = {**OWN, **backups.FIGURES}
 
 
 async def main(process: Process, settings: ObserverSettings) -> None:
@@ -12,6 +15,7 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     await poll.serve()
     process.spawn(poll.poll(), "poll")
     process.spawn(poll.fold(), "fold")
+    process.spawn(backups.run(process, settings), "backups")
     folded = process.spawn(poll.folded.wait(), "folded")
     folded.add_done_callback(lambda task: process.ready(not task.cancelled()))
     await process.stop.wait()

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from observer import admin
+from observer.backups import BackupSettings
 from observer.creations import Creations
 from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, stages, unacknowledged
 from observer.host import Host
 from observer.tally import Tally
-from observer.verdict import Thresholds, Verdict, judge
+from observer.verdict import Verdict, judge
 from runtime import buckets, telemetry
 from runtime.bus import BusError, Unavailable
 from runtime.process import Process
@@ -31,8 +32,8 @@ IDLE_S = 1.0
 T = TypeVar("T")
 
 
-class ObserverSettings(Thresholds, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    __doc__ = f"""{Thresholds.__doc__}
+class ObserverSettings(BackupSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    __doc__ = f"""{BackupSettings.__doc__}
     poll_interval_s: seconds between two rounds of questions to the broker.
     max_capacity: bots that this installation is meant for.
     """

@@ -32,6 +32,7 @@ HOMES = {
     "prometheus_client": {"runtime/telemetry.py"},
     "sklearn": {"analyze/fit.py"},
     "numpy": {"analyze/fit.py"},
+    "minio": {"observer/backup_s3.py"},
 }
 
 # These prove what the line did, or run it without a broker: they may import the pure modules of other services.
@@ -51,7 +52,8 @@ PURE = {
     "bots/positions.py", "bots/prices.py", "bots/risk.py", "bots/mandate.py", "bots/portfolio.py",
     "observer/facts.py", "observer/tally.py", "observer/verdict.py", "observer/admin.py", "observer/cgroups.py",
     "observer/creations.py", "observer/audit.py", "observer/times.py", "observer/cohort.py", "observer/report.py",
-    "observer/report_text.py", "observer/rerun.py", "observer/sweep.py",
+    "observer/report_text.py", "observer/rerun.py", "observer/sweep.py", "observer/backup_digest.py",
+    "observer/backup_manifest.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip

@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import cyclopts
@@ -111,7 +112,9 @@ def verify(name: str = "", *, json: bool = False) -> None:
 
 
 @app.command
-def restore(name: str = "", *, overwrite: bool = False, only: tuple[str, ...] = (), json: bool = False) -> None:
+def restore(
+    name: str = "", *, overwrite: bool = False, only: tuple[str, ...] = (), into: Path | None = None, json: bool = False
+) -> None:
     """Put a backup back into the broker. All processes must be stopped; only the broker runs.
 
     Parameters
@@ -122,13 +125,16 @@ def restore(name: str = "", *, overwrite: bool = False, only: tuple[str, ...] = 
         Delete streams that exist first. Without it nothing that exists is touched.
     only
         Only this stream; may be given several times. A bucket's stream is KV_<bucket>.
+    into
+        The data directory of a `mintline up` that does not run: its broker is started for this alone. Without it the
+        broker that runs (MINTLINE_NATS_URL).
     json
         Print one JSON object.
     """
     _check_name(name)
 
     async def work(common: Common, settings: BackupSettings, say: Callable[[str], None]) -> None:
-        report = await backups.restore(common, settings, name, only, say, overwrite=overwrite)
+        report = await backups.restore(common, settings, name, only, say, overwrite=overwrite, into=into)
         if json:
             _print_json(msgspec.to_builtins(report))
             return

@@ -5,7 +5,8 @@ meanwhile behind it; a record is 8 bytes of sequence and 16 of digest. Messages 
 because a bucket keeps one of each key. So there are three kinds of messages, told apart by their sequence:
 
     expected    read, not beyond the state that the snapshot begins with, and still there afterwards: must be restored
-    fleeting    read and gone afterwards, or stored after that state: may be restored, and then must be equal
+    fleeting    read and gone afterwards, or stored after that state, or with a time to live of its own: may be
+                restored, and then must be equal
     unwitnessed stored while the backup ran and gone before it was read: may be restored, nothing to compare it with
 """
 
@@ -23,6 +24,7 @@ from runtime.wire import In
 DIGEST_BYTES = 16
 RECORD = struct.Struct(f"<Q{DIGEST_BYTES}s")
 EXAMPLES_MAX = 5
+TTL_HEADER = b"Nats-TTL:"
 
 Range = tuple[int, int]  # first and last, both within
 Record = tuple[int, bytes]  # sequence, digest
@@ -46,21 +48,32 @@ def unpack(portions: Iterable[bytes]) -> Iterator[Record]:
 
 
 class Witnessed:
-    """The sequences that were read, as runs: few where nothing is deleted in the middle."""
+    """The sequences that were read, as runs: few where nothing is deleted in the middle. brief: of messages that have
+    a time to live of their own, which no snapshot and no restoration need carry."""
 
     def __init__(self) -> None:
         self.runs: list[Range] = []
+        self.brief: list[Range] = []
         self.count = 0
 
     def add(self, messages: Iterable[In]) -> None:
         """In the order of their sequences."""
         for message in messages:
             self.count += 1
-            sequence = message.sequence
-            if self.runs and self.runs[-1][1] + 1 == sequence:
-                self.runs[-1] = (self.runs[-1][0], sequence)
-            else:
-                self.runs.append((sequence, sequence))
+            _extend(self.runs, message.sequence)
+            if TTL_HEADER in message.header_block:
+                _extend(self.brief, message.sequence)
+
+    def fleeting(self, after: Mapping[str, Any]) -> list[Range]:
+        """after: the state afterwards, with deleted details."""
+        return without(self.runs, without(present(after), self.brief))
+
+
+def _extend(runs: list[Range], sequence: int) -> None:
+    if runs and runs[-1][1] + 1 == sequence:
+        runs[-1] = (runs[-1][0], sequence)
+    else:
+        runs.append((sequence, sequence))
 
 
 def present(state: Mapping[str, Any]) -> list[Range]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -102,7 +103,7 @@ async def drill(folder: Path, name: str, root: Path, reserve_bytes: int, say: Sa
 
 async def _drill_stream(bus: Bus, folder: Path, part: StreamPart, say: Say) -> tuple[list[str], int, int]:
     """What is wrong with one stream, messages found equal, messages with nothing to compare them with."""
-    chunks = portions(folder / part.snapshot.name, snapshots.CHUNK_BYTES)
+    chunks = portions(folder / part.snapshot.name, snapshots.RESTORE_CHUNK_BYTES)
     try:
         await snapshots.restore(bus, part.name, drill_config(part.config), part.state, chunks)
     except BusError as error:
@@ -134,34 +135,42 @@ async def _drill_stream(bus: Bus, folder: Path, part: StreamPart, say: Say) -> t
 @asynccontextmanager
 async def scratch(root: Path, needed_bytes: int, reserve_bytes: int) -> AsyncIterator[Bus]:
     """A nats-server of our own with nothing in it, gone afterwards with its files. Raises BackupError."""
-    folder = root / f"{DRILL}{token_hex(4)}"
     check_space(root, needed_bytes, reserve_bytes)
+    folder = root / f"{DRILL}{token_hex(4)}"
+    folder.mkdir(mode=0o700)
+    try:
+        async with unsynced_server(folder, folder / "jetstream") as (bus, _):
+            yield bus
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def unsynced_server(folder: Path, store: Path) -> AsyncIterator[tuple[Bus, Common]]:
+    """A nats-server on what is in `store`, which syncs when it stops and not at each message. folder: for its
+    configuration and log. Raises BackupError."""
     try:
         binary = broker_binary()
     except StartError as error:
-        raise BackupError(f"no drill: {error}") from None
-    folder.mkdir(mode=0o700)
-    log = telemetry.Logger("observer", "json", "error")
+        raise BackupError(str(error)) from None
     port, password = free_port(), token_hex(16)
-    config = folder / "nats.conf"
+    config, log = folder / "nats.conf", folder / "nats.log"
     config.touch(mode=0o600)
-    config.write_text(CONFIG.format(port=port, password=password, folder=json.dumps(str(folder / "jetstream"))))
+    config.write_text(CONFIG.format(port=port, password=password, folder=json.dumps(str(store))))
     bus = Bus(lambda event, **fields: None)
-    child = Child("nats-server", [binary, "-c", str(config), "-l", str(folder / "log")], {}, log, None)
+    common = Common(nats_url=f"nats://127.0.0.1:{port}", nats_user="drill", nats_password=password)
+    logger = telemetry.Logger("observer", "json", "error", sys.stderr)
+    child = Child("nats-server", [binary, "-c", str(config), "-l", str(log)], {}, logger, None)
     try:
         await child.start()
-        url = f"nats://127.0.0.1:{port}"
         try:
-            await asyncio.wait_for(
-                bus.open(Common(nats_url=url, nats_user="drill", nats_password=password), "drill"), START_S_MAX
-            )
+            await asyncio.wait_for(bus.open(common, "drill"), START_S_MAX)
         except TimeoutError:
-            raise BackupError(f"no drill: the scratch nats-server does not start: {_tail(folder / 'log')}") from None
-        yield bus
+            raise BackupError(f"the scratch nats-server does not start: {_tail(log)}") from None
+        yield bus, common
     finally:
         await bus.close()
         await child.stop()
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _tail(log: Path) -> str:

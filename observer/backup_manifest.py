@@ -10,7 +10,8 @@
 **Consistent with itself.** A stage appends what it did, then acknowledges; so what is acknowledged lies in the streams
 behind it. The floors of all consumers are noted first, then streams are taken from the end of the line to its
 beginning, and a restoration sets the consumers back to the noted floors: nothing that counts as done lacks its outcome,
-no outcome lacks its cause, and what was done in between is found by reading back, as after any crash.
+no outcome lacks its cause, and what was done in between is found by reading back, as after any crash (but for the
+watermarks of bots, see docs/backups.md).
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ async def heard(bus: Bus) -> list[str]:
 
 
 async def _restore_stream(bus: Bus, folder: Path, part: StreamPart) -> Restored:
-    chunks = portions(folder / part.snapshot.name, snapshots.CHUNK_BYTES)
+    chunks = portions(folder / part.snapshot.name, snapshots.RESTORE_CHUNK_BYTES)
     await snapshots.restore(bus, part.name, part.config, part.state, chunks)
     restored = await durable_floors(bus, part.name)
     set_back = 0
@@ -97,4 +97,7 @@ async def _restore_stream(bus: Bus, folder: Path, part: StreamPart) -> Restored:
 
 def _half_done(name: str, done: Sequence[Restored], error: BusError) -> str:
     before = f"; restored before it: {', '.join(one.name for one in done)}" if done else ""
-    return f"{name} could not be restored: {error}{before}"
+    hint = ""
+    if error.code == snapshots.RESTORE_FAILED:
+        hint = "; a broker that syncs every message gives up on a slow disk: see docs/backups.md, Restoring"
+    return f"{name} could not be restored: {error}{hint}{before}"

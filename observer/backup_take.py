@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
-from observer.backup_digest import RECORD, Witnessed, present, records, without
+from observer.backup_digest import RECORD, Witnessed, records
 from observer.backup_manifest import (
     MANIFEST,
     SUMS,
@@ -113,7 +113,7 @@ async def _take_stream(bus: Bus, folder: Path, stream: str, floors: Mapping[str,
         messages=witnessed.count,
         settled=settled,
         read=read,
-        fleeting=tuple(without(witnessed.runs, present(after))),
+        fleeting=tuple(witnessed.fleeting(after)),
         consumers=tuple(
             Floor(name=name, floor=floor, floor_after=floors_after[name])
             for name, floor in sorted(floors.items())

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from importlib.util import find_spec
@@ -16,7 +18,7 @@ from typing import Annotated
 
 import msgspec
 
-from observer.backup_drill import check_sums, drill
+from observer.backup_drill import check_sums, drill, unsynced_server
 from observer.backup_manifest import (
     VERIFICATION,
     Damaged,
@@ -32,7 +34,7 @@ from observer.backup_manifest import (
 from observer.backup_restore import Report
 from observer.backup_restore import restore as restore_into
 from observer.backup_s3 import S3Store
-from observer.backup_store import STAGED, BackupError, FolderStore, Store, look, look_all, only_one
+from observer.backup_store import DRILL, STAGED, BackupError, FolderStore, Store, look, look_all, only_one
 from observer.backup_take import Say, take
 from observer.verdict import Thresholds
 from runtime import telemetry
@@ -161,9 +163,13 @@ async def restore(
     say: Say = quiet,
     *,
     overwrite: bool = False,
+    into: Path | None = None,
 ) -> Report:
     """Put a backup back, by default the newest that passed its drill; one that did not pass one yet is held to it
-    first. Raises BackupError."""
+    first. into: the data directory of a `mintline up` that does not run, instead of a broker that does.
+
+    Raises BackupError.
+    """
     store = store_of(common, settings)
     async with _at_work(store, settings):
         name = await _existing(store, name, verified=True)
@@ -172,7 +178,8 @@ async def restore(
             if not verification.ok:
                 raise BackupError(f"backup {name} fails its drill: {'; '.join(verification.problems)}")
         say("checking sums")
-        async with _fetched(store, name) as folder, _connected(common) as bus:
+        opened = _connected(common) if into is None else _resting(into)
+        async with _fetched(store, name) as folder, opened as bus:
             try:
                 manifest = await asyncio.to_thread(check_sums, folder, name)
             except Damaged as error:
@@ -266,6 +273,24 @@ async def _connected(common: Common) -> AsyncIterator[Bus]:
         yield bus
     finally:
         await bus.close()
+
+
+@contextlib.asynccontextmanager
+async def _resting(data_dir: Path) -> AsyncIterator[Bus]:
+    """The broker of a `mintline up` that does not run, started for this alone; on the disk when it has stopped."""
+    folder = data_dir / FOLDER / f"{DRILL}broker"
+    await asyncio.to_thread(folder.mkdir, 0o700, parents=True, exist_ok=True)
+    with (data_dir / "lock").open("w") as lock:  # as runtime/up.py holds it
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BackupError(f"mintline runs in {data_dir}; stop it first") from None
+        try:
+            async with unsynced_server(folder, data_dir / "jetstream") as (bus, _):
+                yield bus
+            await asyncio.to_thread(os.sync)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 @contextlib.asynccontextmanager

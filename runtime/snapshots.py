@@ -4,6 +4,10 @@ What holds on nats-server 2.15.1 (checked): the bytes come in chunks, each of wh
 window of 8 MiB is under way; 5 s without one end it. An empty chunk is the end: with status 204, or with none where
 all fitted into one chunk; any other status is a failure. Streams in memory have no snapshots. A chunk must fit
 `max_payload`, or the snapshot succeeds and its restoration fails.
+
+**A restoration stores message by message, and gives up when it takes nothing for 5 s.** It unpacks up to 1 MiB of
+messages at once. Where the server syncs each of them (`sync_interval: always`), a slow disk takes longer than that,
+and all that is said is "read/write on closed pipe": restore into a server that does not.
 """
 
 from __future__ import annotations
@@ -17,8 +21,10 @@ from runtime.bus import Bus, Unavailable, api_answer
 from runtime.wire import message_frame, parse_headers
 
 CHUNK_BYTES = 128 * 1024
+RESTORE_CHUNK_BYTES = 16 * 1024  # small, because the server's patience is counted from one chunk to the next
 ANSWER_S_MAX = 300.0  # the server reads every message to check it before it answers, and again when it restores
 SILENCE_S_MAX = 20.0
+RESTORE_FAILED = 10062
 PAGE_MAX = 100  # pages of a list; the server gives 256 entries each
 
 

@@ -37,8 +37,10 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]], what: str,
 class Broker:
     """A real nats-server with the repository's configuration, on a free port, that can be killed and come back."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, config: Path | None = None) -> None:
+        """config: another one than the repository's."""
         self.data_dir = data_dir
+        self.config = config or broker_config()
         self.port = free_port()
         self.monitor_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,7 +58,7 @@ class Broker:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
             [
-                broker_binary(), "-c", str(broker_config()), "-a", "127.0.0.1", "-p", str(self.port),
+                broker_binary(), "-c", str(self.config), "-a", "127.0.0.1", "-p", str(self.port),
                 "-m", str(self.monitor_port), "-sd", str(self.data_dir), "-l", str(self.data_dir / "nats.log"),
             ]
         )  # fmt: skip

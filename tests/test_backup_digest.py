@@ -110,6 +110,16 @@ def test_runs_are_few_where_nothing_is_missing() -> None:
     assert witnessed.count == 8
 
 
+def test_a_message_with_a_time_to_live_of_its_own_is_fleeting_even_while_it_is_there() -> None:
+    witnessed = Witnessed()
+    witnessed.add([*ALL[:4], message(5, headers=b"NATS/1.0\r\nNats-TTL: 1s\r\n\r\n"), *ALL[5:]])
+    assert witnessed.fleeting({"messages": 8, "first_seq": 2, "last_seq": 10, "deleted": [8]}) == [
+        (1, 1),
+        (5, 5),
+        (8, 8),
+    ]
+
+
 def runs_of(sequences: set[int]) -> list[tuple[int, int]]:
     witnessed = Witnessed()
     witnessed.add(message(sequence) for sequence in sorted(sequences))

@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from observer import backup_s3
+from observer import backup_s3, backups
 from observer.backup_manifest import (
     MANIFEST,
     SUMS,
@@ -31,8 +31,10 @@ from observer.backup_manifest import (
 from observer.backup_s3 import S3Store
 from observer.backup_store import BackupError, FolderStore, Store, look, look_all, only_one, write_synced
 from observer.backups import BackupSettings, store_of
-from runtime import telemetry
+from runtime import telemetry, testing
 from runtime.settings import Common, SettingsError
+from runtime.wire import Out
+from schemas.subjects import FILLS, stream_config
 
 NOW = 1_763_690_400 * 10**9
 BIG = b"snapshot" * 800_000  # more than one part of an upload
@@ -326,6 +328,31 @@ def test_a_server_that_is_not_there_is_an_error(s3: FakeS3, tmp_path: Path, monk
     monkeypatch.setattr(backup_s3, "RETRIES_MAX", 0)
     with pytest.raises(OSError, match="s3://bucket/night/ly/"):
         s3_store(s3, tmp_path, endpoint="http://127.0.0.1:9").names()
+
+
+async def test_a_backup_in_s3_is_proved_found_damaged_and_restored(
+    broker: testing.Broker, s3: FakeS3, tmp_path: Path
+) -> None:
+    settings = BackupSettings(
+        backup_url="s3://bucket/nightly", backup_s3_endpoint=s3.endpoint, backup_s3_access_key=KEY,
+        backup_s3_secret_key=SECRET, backup_disk_reserve_bytes=0,
+    )  # fmt: skip
+    common = Common(nats_url=broker.url, data_dir=str(tmp_path / "data"))
+    async with testing.bus(broker, declared=False) as bus:
+        await bus.api("STREAM.CREATE.FILLS", stream_config(FILLS, 4))
+        await bus.append([Out(f"fills.u{i}", b"%d" % i) for i in range(100)])
+        manifest = await backups.backup(common, settings)
+        assert {key.split("/")[1] for key in s3.objects} == {manifest.name}
+        (kept,) = await backups.kept(common, settings)
+        assert kept.verified
+        await bus.api("STREAM.DELETE.FILLS")
+        report = await backups.restore(common, settings)
+        assert [(one.name, one.messages) for one in report.streams] == [("FILLS", 100)]
+        key = f"nightly/{manifest.name}/FILLS.snapshot"
+        s3.objects[key] = s3.objects[key][:-1] + b"?"
+        found = await backups.verify(common, settings)
+        assert found.problems == ("FILLS.snapshot is not what was written: its sha256 differs",)
+        assert sorted(path.name for path in (tmp_path / "data" / "backups").iterdir()) == [".lock"]
 
 
 # Settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -491,6 +492,26 @@ async def test_a_restoration_refuses_to_overwrite_unless_told(broker: Broker, fe
     assert await contents(few, SMALL) == before
     await restore(here, SETTINGS, overwrite=True)
     assert len((await contents(few, SMALL))["FILLS"]) == 100
+
+
+async def test_a_data_directory_is_restored_while_nothing_runs_in_it(broker: Broker, few: Bus, tmp_path: Path) -> None:
+    here, other = common(broker, tmp_path), tmp_path / "other"
+    before = await contents(few, SMALL)
+    await backup(here, SETTINGS)
+    other.mkdir()
+    with (other / "lock").open("w") as lock:  # as `mintline up` holds it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BackupError, match="stop it first"):
+            await restore(here, SETTINGS, into=other)
+    await restore(here, SETTINGS, into=other)
+    again = Broker(other / "jetstream")
+    again.start()
+    try:
+        async with testing.bus(again, declared=False) as there:
+            assert await contents(there, SMALL) == before
+            assert (await there.consumer_info("TOKENS", "analyze"))["ack_floor"]["stream_seq"] == 40
+    finally:
+        again.kill()
 
 
 async def test_one_stream_alone_is_restored(broker: Broker, few: Bus, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from observer.backup_restore import restore as restore_into
 from observer.backup_s3 import S3Store
 from observer.backup_store import DRILL, STAGED, BackupError, FolderStore, Store, look, look_all, only_one
 from observer.backup_take import Say, take
-from observer.verdict import Thresholds
+from observer.schedule_settings import ScheduleSettings
 from runtime import telemetry
 from runtime.bus import Bus, BusError, Unavailable
 from runtime.process import Process
@@ -61,8 +61,8 @@ FIGURES = {
 }
 
 
-class BackupSettings(Thresholds, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    __doc__ = f"""{Thresholds.__doc__}
+class BackupSettings(ScheduleSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    __doc__ = f"""{ScheduleSettings.__doc__}
     backup_url: where backups are kept: a folder, or `s3://<bucket>/<prefix>`; by default `backups` in the data
         directory.
     backup_s3_endpoint: the server of `s3://`, with http:// or https://.

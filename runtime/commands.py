@@ -35,11 +35,11 @@ COMMANDS = {
     "lag": ("observer.lag:cli", "How far behind each consumer is, in messages and in seconds."),
     "link": ("portal.link:cli", "A one-time link that logs whoever opens it first in as admin."),
     "enrol": ("portal.enrol:cli", "Put bots into the `bots` bucket: of a file, or demo users."),
+    "backup": ("observer.backup_command:app", "Make, list, verify and restore backups of all streams and buckets."),
     "report": ("observer.report_command:cli", "The last 24 hours in figures, or an archived day."),
     "stats": ("observer.stats_command:app", "What the admin interface tells, now or from the archive."),
     "logs": ("runtime.logs_command:cli", "What the processes of `mintline up` logged, rotated files included."),
     "schedule": ("observer.schedule_command:app", "The observer's jobs, and the same for another scheduler."),
-    "backup": ("observer.backup_command:app", "Make, list, verify and restore backups of all streams and buckets."),
     "bot": ("portal.bot_command:app", "Start, stop, kill and look at users' bots."),
 }
 

@@ -33,8 +33,8 @@ HOMES = {
     "prometheus_client": {"runtime/telemetry.py"},
     "sklearn": {"analyze/fit.py"},
     "numpy": {"analyze/fit.py"},
-    "opentelemetry": {"runtime/tracing.py"},
     "minio": {"observer/backup_s3.py"},
+    "opentelemetry": {"runtime/tracing.py"},
 }
 
 # These prove what the line did, or run it without a broker: they may import the pure modules of other services.

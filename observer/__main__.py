@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from observer.figures import OWN as FIGURES
+from observer import figures, scheduler
+from observer.jobs import schedule
 from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
+
+FIGURES = {**figures.OWN, **scheduler.FIGURES}
 
 
 async def main(process: Process, settings: ObserverSettings) -> None:
@@ -13,6 +16,7 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     process.spawn(poll.poll(), "poll")
     process.spawn(poll.fold(), "fold")
     process.spawn(poll.probes.run(), "probes")
+    process.spawn(schedule(process, settings).run(), "schedule")
     folded = process.spawn(poll.folded.wait(), "folded")
     folded.add_done_callback(lambda task: process.ready(not task.cancelled()))
     await process.stop.wait()

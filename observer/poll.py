@@ -13,9 +13,9 @@ from observer.creations import Creations
 from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, stages, unacknowledged
 from observer.host import Host
 from observer.levels import Level
-from observer.limits import Thresholds
 from observer.probes import Probes
 from observer.recall import Recall
+from observer.schedule_settings import ScheduleSettings
 from observer.tally import Tally
 from observer.verdict import Verdict, judge
 from runtime import buckets, telemetry
@@ -37,8 +37,8 @@ ANSWER_S_MAX = 1.5  # a round of polls puts three questions, one after the other
 T = TypeVar("T")
 
 
-class ObserverSettings(Thresholds, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    __doc__ = f"""{Thresholds.__doc__}
+class ObserverSettings(ScheduleSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    __doc__ = f"""{ScheduleSettings.__doc__}
     poll_interval_s: seconds between two rounds of questions to the broker.
     max_capacity: bots that this installation is meant for.
     """

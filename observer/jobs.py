@@ -21,6 +21,7 @@ from observer.stats_rows import BadSnapshot, snapshot
 from observer.times import SECOND_NS
 from runtime.bus import Bus
 from runtime.process import Process
+from runtime.settings import Common
 from runtime.telemetry import now_ns
 from schemas.codec import Decoder
 
@@ -31,9 +32,10 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
     """What jobs work with. tell: for what people should read, None where nobody passes it on."""
 
     bus: Bus
+    common: Common
+    settings: ScheduleSettings
     archive: Archive
     zone: ZoneInfo
-    data_dir: Path
     tell: Tell | None = None
 
 
@@ -94,12 +96,12 @@ def day_of(at_ns: int, zone: ZoneInfo) -> date:
 
 def schedule(process: Process, settings: ScheduleSettings, tell: Tell | None = None) -> Scheduler:
     """The schedule of an observer. tell: passes on reports, and what was missed or went wrong."""
-    data_dir = Path(process.common.data_dir)
     bench = Bench(
         bus=process.bus,
-        archive=Archive(data_dir, settings.archive_days),
+        common=process.common,
+        settings=settings,
+        archive=Archive(Path(process.common.data_dir), settings.archive_days),
         zone=settings.zone(),
-        data_dir=data_dir,
         tell=tell,
     )
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "train": ("analyze.train:cli", "A model for AI_PREDICTIONS from recorded streams, with its report."),
     "quote": ("bots.quote:cli", "The market mathematics on a file of vectors, a JSON line each."),
     "audit": ("observer.readback:cli", "Read the streams back: is any signal lost or doubled?"),
+    "trace": ("observer.trace_command:cli", "A token's way with times, from the streams alone, by mint or order."),
     "doctor": (
         "observer.doctor:cli",
         "Is the running system well? Every check, and what to do about those that are not.",

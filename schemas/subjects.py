@@ -12,6 +12,8 @@ MINUTE_S = 60
 HOUR_S = 3600
 DAY_S = 86_400
 
+KEEP_TRACE = "traces.keep"  # a plain subject: ids of traces that every process is to export though none sampled them
+
 MARKER_TTL_S = 1  # the server raises a message's own time to live to this
 
 PARTITIONS_DEFAULT = 32

@@ -33,6 +33,7 @@ HOMES = {
     "prometheus_client": {"runtime/telemetry.py"},
     "sklearn": {"analyze/fit.py"},
     "numpy": {"analyze/fit.py"},
+    "opentelemetry": {"runtime/tracing.py"},
 }
 
 # These prove what the line did, or run it without a broker: they may import the pure modules of other services.
@@ -41,7 +42,8 @@ PROOFS = {"observer/audit.py", "observer/replay.py", "observer/rerun.py", "analy
 
 # Decisions: values in, values out.
 PURE = {
-    "schemas/*.py", "runtime/wire.py", "runtime/settings.py", "runtime/log_lines.py",
+    "schemas/*.py", "runtime/wire.py", "runtime/settings.py", "runtime/log_lines.py", "runtime/spans.py",
+    "runtime/semconv.py",
     "ingest/venues/*.py", "ingest/link.py", "ingest/subscriptions.py", "ingest/recording.py", "ingest/market.py",
     "ingest/market_*.py", "ingest/protocol.py",
     "analyze/features.py", "analyze/score.py", "analyze/memory.py", "analyze/analysis.py", "analyze/strategies/*.py",
@@ -56,7 +58,7 @@ PURE = {
     "observer/schedule_export.py", "observer/stats_rows.py",
     "observer/report_text.py", "observer/rerun.py", "observer/sweep.py", "observer/checks.py", "observer/levels.py",
     "observer/limits.py", "observer/sync.py", "observer/vault.py", "observer/watch.py", "observer/remedies.py",
-    "observer/diagnosis.py",
+    "observer/diagnosis.py", "observer/way.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip

@@ -52,6 +52,8 @@ PURE = {
     "observer/facts.py", "observer/tally.py", "observer/verdict.py", "observer/admin.py", "observer/cgroups.py",
     "observer/creations.py", "observer/audit.py", "observer/times.py", "observer/cohort.py", "observer/report.py",
     "observer/report_text.py", "observer/rerun.py", "observer/sweep.py",
+    "observer/alerts.py", "observer/alertmanager.py", "observer/message.py", "observer/telegram.py",
+    "observer/outbox.py", "observer/outcomes.py", "observer/digest.py", "observer/pacing.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip

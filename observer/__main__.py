@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from observer.figures import OWN as FIGURES
+from observer.figures import OWN
+from observer.findings import findings
+from observer.notify import FIGURES as NOTIFY_FIGURES
+from observer.notify import Notifier
 from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
+
+FIGURES = {**OWN, **NOTIFY_FIGURES}
 
 
 async def main(process: Process, settings: ObserverSettings) -> None:
     poll = Poll(process, settings)
     await poll.serve()
+    notifier = Notifier(process, settings)
+    process.routes["POST", "/alerts"] = notifier.webhook
+    poll.judged = lambda verdict: notifier.found(findings(verdict))
+    process.spawn(notifier.run(), "notify")
     process.spawn(poll.poll(), "poll")
     process.spawn(poll.fold(), "fold")
     folded = process.spawn(poll.folded.wait(), "folded")

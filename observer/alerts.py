@@ -10,30 +10,15 @@ heard twice. Each source speaks for its own alerts:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated
 
 import msgspec
 
 from observer.times import SECOND_NS
-from runtime.settings import Seconds, Settings
 from schemas.alerts import SUMMARY_CHARS_MAX, TEXT_CHARS_MAX, Alert, Happening, Level, alert_id
 
 OBSERVER, ALERTMANAGER = "observer", "alertmanager"
 FORGET_NS = 26 * 3600 * SECOND_NS  # twice the longest repeat_interval (12 h), and two hours
 OPEN_MAX = 10_000
-
-
-class AlertSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a finding becomes an alert, and how often it is repeated.
-
-    alert_hold_s: seconds that a finding must last before anybody is told; 0 tells at once.
-    alert_remind_s: seconds after which an open alert is told again; at level critical and error four times as often.
-    alert_webhook_token: what Alertmanager must send as `Authorization: Bearer …`; empty lets everybody in.
-    """
-
-    alert_hold_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 10.0
-    alert_remind_s: Seconds = 14_400.0
-    alert_webhook_token: str = ""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

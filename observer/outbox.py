@@ -137,6 +137,10 @@ class Outbox:
     def enable(self, channel: str) -> None:
         self._lines[channel].disabled = ""
 
+    def leave(self, delivery: Delivery) -> None:
+        """Somebody else works on it."""
+        self._lines[delivery.channel].queue.pop(delivery.id, None)
+
     def accept(self, sequence: int, alert: Alert, at_ns: int) -> list[Delivery]:
         """An alert of the stream, in its order. Returns final records that are to be stored."""
         made: list[Delivery] = []

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from observer import admin
+from observer.channels import NotifySettings
 from observer.creations import Creations
 from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, stages, unacknowledged
 from observer.host import Host
 from observer.tally import Tally
-from observer.verdict import Thresholds, Verdict, judge
+from observer.verdict import Verdict, judge
 from runtime import buckets, telemetry
 from runtime.bus import BusError, Unavailable
 from runtime.process import Process
@@ -31,8 +32,8 @@ IDLE_S = 1.0
 T = TypeVar("T")
 
 
-class ObserverSettings(Thresholds, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    __doc__ = f"""{Thresholds.__doc__}
+class ObserverSettings(NotifySettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    __doc__ = f"""{NotifySettings.__doc__}
     poll_interval_s: seconds between two rounds of questions to the broker.
     max_capacity: bots that this installation is meant for.
     """
@@ -61,6 +62,7 @@ class Poll:
         self._append: Decoder[Append] = Decoder(Append)
         self._wanted: Decoder[BotWanted] = Decoder(BotWanted)
         self.folded = asyncio.Event()
+        self.judged: Callable[[Verdict], None] = lambda _: None  # is told every verdict
 
     def facts(self) -> Facts:
         return gather(
@@ -187,6 +189,7 @@ class Poll:
         for name, check in now.checks.items():
             if before is not None and before.checks[name].ok != check.ok:
                 self._process.log.warning("check_changed", check=name, ok=check.ok, value=check.value)
+        self.judged(now)
         return now
 
     def _hear(self, _: str, data: bytes) -> None:

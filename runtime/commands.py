@@ -29,6 +29,7 @@ COMMANDS = {
     "audit": ("observer.readback:cli", "Read the streams back: is any signal lost or doubled?"),
     "link": ("portal.link:cli", "A one-time link that logs whoever opens it first in as admin."),
     "enrol": ("portal.enrol:cli", "Put bots into the `bots` bucket: of a file, or demo users."),
+    "alerts": ("observer.alerts_command:app", "What is wrong, what was told to whom; mute, enable, try out."),
     "bot": ("portal.bot_command:app", "Start, stop, kill and look at users' bots."),
 }
 

@@ -6,7 +6,9 @@ delivery id    <sequence in ALERTS>.<channel>                             also i
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+from hashlib import blake2b
 
 from schemas.events import Struct
 
@@ -23,6 +25,8 @@ class Level(StrEnum):
     WARNING = "warning"
     INFO = "info"
 
+
+_PLAIN = re.compile(r"[!-~]{1,100}\Z")
 
 RANK = {level: rank for rank, level in enumerate(Level)}
 
@@ -82,7 +86,8 @@ class Delivery(Struct, frozen=True, kw_only=True, tag_field="type", tag="deliver
     attempts: failed tries, without those that the channel asked us to put off. parts_sent: parts of a long message
     that are acknowledged. repeat: an earlier try may have arrived. plain: without markup, which was refused.
     shrunk: how often the size of parts was halved. message_ids: the channel's names of the parts.
-    queued_at_ns: when the alert was stored. settled_at_ns: 0 until it is final.
+    queued_at_ns: when the alert was stored. settled_at_ns: 0 until it is final. by: the life of an
+    observer that wrote it, so that one knows its own words.
     """
 
     id: str
@@ -105,6 +110,7 @@ class Delivery(Struct, frozen=True, kw_only=True, tag_field="type", tag="deliver
     queued_at_ns: int
     next_at_ns: int = 0
     settled_at_ns: int = 0
+    by: str = ""
 
 
 class ChannelState(Struct, frozen=True, kw_only=True, tag_field="type", tag="channel"):
@@ -136,6 +142,9 @@ def alert_subject(level: Level) -> str:
 
 
 def alert_id(fingerprint: str, started_at_ns: int, state: Happening, level: Level, reminder: int = 0) -> str:
+    """It travels in a header, so a fingerprint that could not is replaced by its digest."""
+    if not _PLAIN.match(fingerprint):
+        fingerprint = blake2b(fingerprint.encode("utf-8", "replace"), digest_size=16).hexdigest()
     return f"{fingerprint}:{started_at_ns}:{state}:{level}:{reminder}"
 
 

@@ -30,6 +30,7 @@ HOMES = {
         "runtime/standalone.py",
     },
     "prometheus_client": {"runtime/telemetry.py"},
+    "apprise": {"observer/channels.py"},
     "sklearn": {"analyze/fit.py"},
     "numpy": {"analyze/fit.py"},
 }
@@ -54,6 +55,7 @@ PURE = {
     "observer/report_text.py", "observer/rerun.py", "observer/sweep.py",
     "observer/alerts.py", "observer/alertmanager.py", "observer/message.py", "observer/telegram.py",
     "observer/outbox.py", "observer/outcomes.py", "observer/digest.py", "observer/pacing.py",
+    "observer/findings.py", "observer/alerts_answer.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip

@@ -21,6 +21,7 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     process.spawn(notifier.run(), "notify")
     process.spawn(poll.poll(), "poll")
     process.spawn(poll.fold(), "fold")
+    process.spawn(poll.probes.run(), "probes")
     folded = process.spawn(poll.folded.wait(), "folded")
     folded.add_done_callback(lambda task: process.ready(not task.cancelled()))
     await process.stop.wait()

@@ -11,10 +11,10 @@ from typing import Annotated, Protocol
 import msgspec
 
 from observer import message, telegram
+from observer.limits import Thresholds
 from observer.outbox import Plan, Try
 from observer.outcomes import Failed, Moved, Refused, Result, Sent, Unknown
 from observer.pacing import CHAT, GROUP
-from observer.verdict import Thresholds
 from runtime import web
 from runtime.settings import PREFIX, Common, Seconds, SettingsError
 from schemas.alerts import Level

@@ -1,14 +1,19 @@
-"""A verdict's failing checks -> findings; pure."""
+"""A verdict's checks that are not good -> findings; pure."""
 
 from __future__ import annotations
 
+from observer import levels
 from observer.alerts import Finding
 from observer.times import parse_iso
 from observer.verdict import Verdict
 from schemas.alerts import Level
 
-# Checks that say "not for long"; the others say "it does not work".
-_WARNINGS = ("cpu", "memory", "lag_")
+# What is not known is told as a warning: nobody can say that it is well.
+_LEVELS = {
+    levels.Level.WARNING: Level.WARNING,
+    levels.Level.CRITICAL: Level.CRITICAL,
+    levels.Level.UNKNOWN: Level.WARNING,
+}
 
 
 def findings(verdict: Verdict) -> list[Finding]:
@@ -16,13 +21,13 @@ def findings(verdict: Verdict) -> list[Finding]:
         Finding(
             fingerprint=f"check:{name}",
             name=name,
-            level=Level.WARNING if name.startswith(_WARNINGS) else Level.CRITICAL,
-            text=f"The check {name} fails.",
+            level=_LEVELS[check.level],
+            text=f"{name}: {check.reason or check.level}",
             since_ns=parse_iso(check.since) or 0,
             value="" if check.value is None else str(check.value),
             limit="" if check.limit is None else str(check.limit),
             unit=check.unit,
         )
         for name, check in verdict.checks.items()
-        if not check.ok
+        if check.level in _LEVELS
     ]

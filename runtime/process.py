@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
+import msgspec
+
 from runtime import telemetry, web
 from runtime.bus import Bus, BusError, Unavailable
 from runtime.declare import declare
@@ -43,6 +45,7 @@ class Process:
     details: what the service has to say of its state in `/readyz`, ready or not; it keeps them up to date.
     routes: what else it answers on its port, by method and path; `main` adds them. Until the process is ready a path
         that nobody has added yet is answered with 503, so that whoever calls tries again.
+    health: whether all is well, and a JSON document for people, for `/healthz`; by default that of `/readyz`.
     """
 
     def __init__(self, service: str, common: Common, log: telemetry.Logger, figures: Mapping[str, str]) -> None:
@@ -54,6 +57,7 @@ class Process:
         self.metrics = telemetry.Metrics(self.figures)
         self.details: dict[str, int | bool | str] = {}
         self.routes: dict[tuple[str, str], web.Handler] = {}
+        self.health: Callable[[], tuple[bool, bytes]] = self._readiness
         self.stop = asyncio.Event()
         self.started_at_ns = telemetry.now_ns()
         self.bus = Bus(log.warning)
@@ -114,13 +118,21 @@ class Process:
             except Unavailable:
                 continue
 
+    def _readiness(self) -> tuple[bool, bytes]:
+        answer = {"ready": self.is_ready, "broker": self.bus.connected, "details": self.details}
+        return self.is_ready, msgspec.json.encode(answer)
+
     def health_routes(self) -> list[web.Route]:
         async def livez(_: web.Request) -> web.Response:
             return web.json({"alive": True})
 
         async def readyz(_: web.Request) -> web.Response:
-            answer = {"ready": self.is_ready, "broker": self.bus.connected, "details": self.details}
-            return web.json(answer, 200 if self.is_ready else 503)
+            is_ready, answer = self._readiness()
+            return web.Response(200 if is_ready else 503, answer)
+
+        async def healthz(_: web.Request) -> web.Response:
+            is_well, answer = self.health()
+            return web.Response(200 if is_well else 503, answer)
 
         async def metrics(_: web.Request) -> web.Response:
             return web.Response(200, self.metrics.text(), "text/plain; charset=utf-8")
@@ -135,6 +147,7 @@ class Process:
         return [
             web.Route("GET", "/livez", livez),
             web.Route("GET", "/readyz", readyz),
+            web.Route("GET", "/healthz", healthz),
             web.Route("GET", "/metrics", metrics),
             web.Route("*", "/{rest:.*}", others),
         ]

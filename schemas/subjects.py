@@ -134,10 +134,11 @@ DELIVERIES = _bucket(
     "deliveries", "What became of each alert in each channel", age_s_max=8 * DAY_S, bytes_max=256 << 20
 )
 CHANNELS = _bucket("channels", "What is known of notification channels; what is muted", bytes_max=16 << 20)
+CHECKS = _bucket("checks", "The newest verdict on the line's health, so that `since` survives", bytes_max=16 << 20)
 
 STREAMS: tuple[Stream, ...] = (
     TOKENS, DECISIONS, SIGNALS, FILLS, ALERTS, DEAD, BOTS, ACCOUNTS, SESSIONS, MEMBERS, WATCH, SCORES,
-    FOLDS, DELIVERIES, CHANNELS,
+    FOLDS, CHECKS, DELIVERIES, CHANNELS,
 )  # fmt: skip
 
 ANALYZE = Consumer(stream="TOKENS", name="analyze", subject="tokens.>")

@@ -12,6 +12,7 @@ from schemas.codec import MalformedEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LEVELS = {level.value: level for level in Level}
+CANARY = "MintlineCanary"
 _FINGERPRINT_CHARS_MAX = 64
 
 
@@ -30,11 +31,15 @@ class _Webhook(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
-    """A webhook's alerts. ignored: those of severity none, as the watchdog's. truncated: that it left out."""
+    """A webhook's alerts. ignored: those of severity none, as the watchdog's. truncated: that it left out.
+
+    canary: whether the one that always fires is among them, which shows that the way here is open.
+    """
 
     reports: list[Report]
     ignored: int
     truncated: int
+    canary: bool
 
 
 _webhook = msgspec.json.Decoder(_Webhook)
@@ -50,7 +55,8 @@ def parse(body: bytes) -> Heard:
         raise MalformedEvent(f"version {webhook.version!r}, not 4")
     reports = [_report(alert) for alert in webhook.alerts]
     known = [report for report in reports if report is not None]
-    return Heard(reports=known, ignored=len(reports) - len(known), truncated=webhook.truncated_alerts)
+    canary = any(alert.labels.get("alertname") == CANARY for alert in webhook.alerts)
+    return Heard(reports=known, ignored=len(reports) - len(known), truncated=webhook.truncated_alerts, canary=canary)
 
 
 def level_of(labels: dict[str, str]) -> Level | None:
@@ -61,7 +67,7 @@ def level_of(labels: dict[str, str]) -> Level | None:
 
 def _report(alert: _Alert) -> Report | None:
     level = level_of(alert.labels)
-    if level is None:
+    if level is None or alert.labels.get("alertname") == CANARY:
         return None
     if not alert.fingerprint or len(alert.fingerprint) > _FINGERPRINT_CHARS_MAX:
         raise MalformedEvent("an alert without a fingerprint")

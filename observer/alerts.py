@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from observer.times import SECOND_NS
-from schemas.alerts import SUMMARY_CHARS_MAX, TEXT_CHARS_MAX, Alert, Happening, Level, alert_id
+from observer.times import SECOND_NS, iso
+from schemas.alerts import MUTE_NAME, SUMMARY_CHARS_MAX, TEXT_CHARS_MAX, Alert, Happening, Level, Mute, alert_id
 
 OBSERVER, ALERTMANAGER = "observer", "alertmanager"
 FORGET_NS = 26 * 3600 * SECOND_NS  # twice the longest repeat_interval (12 h), and two hours
@@ -139,6 +139,16 @@ def notice(name: str, level: Level, summary: str, text: str, now_ns: int, *, sou
         started_at_ns=now_ns,
         at_ns=now_ns,
     )
+
+
+def mute_begun(mute: Mute) -> Alert:
+    said = f"{mute.name} is muted until {iso(mute.until_at_ns)}: {mute.reason}"
+    return notice(MUTE_NAME, Level.WARNING, said, "", mute.since_at_ns, source="operator")
+
+
+def mute_ended(mute: Mute) -> Alert:
+    """The same however often it is told."""
+    return notice(f"MuteEnded:{mute.id}", Level.WARNING, f"{mute.name} is no longer muted.", "", mute.until_at_ns)
 
 
 def _found(finding: Finding, known: Alert | None, now_ns: int) -> Alert:

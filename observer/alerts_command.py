@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from observer.alerts import notice
+from observer.alerts import mute_begun, notice
 from observer.alerts_answer import HISTORY_LISTED_MAX, Answer, Question
 from observer.times import SECOND_NS, iso
 from runtime import buckets
@@ -36,6 +36,7 @@ MUTE_S_MAX = 30 * 86_400
 app = cyclopts.App(name="alerts", help="What is wrong, and what was told to whom.")
 
 _answer: Decoder[Answer] = Decoder(Answer)
+_mute: Decoder[Mute] = Decoder(Mute)
 _channel_state: Decoder[ChannelState] = Decoder(ChannelState)
 _DURATION = re.compile(r"(\d{1,6})([smhd])\Z")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -106,6 +107,8 @@ def mute(name: str, *, for_: Annotated[str, Parameter(name="--for")], reason: st
     async def work(bus: Bus) -> None:
         now = now_ns()
         made = Mute(id=token_hex(4), name=name, reason=reason, since_at_ns=now, until_at_ns=now + seconds * SECOND_NS)
+        said = mute_begun(made)  # before it mutes itself
+        await bus.publish(alert_subject(said.level), encode(said), message_id=said.id)
         await buckets.put(bus, "channels", f"mute.{made.id}", encode(made))
         sys.stdout.write(f"{made.id}: {name} is muted until {iso(made.until_at_ns)}\n")
 
@@ -123,9 +126,11 @@ def unmute(id: str) -> None:
     """
 
     async def work(bus: Bus) -> None:
-        if not id.isalnum() or await buckets.get(bus, "channels", f"mute.{id}") is None:
+        entry = await buckets.get(bus, "channels", f"mute.{id}") if id.isalnum() else None
+        if entry is None:
             fail(f"alerts unmute: there is no {id!r}", 1)
-        await buckets.delete(bus, "channels", f"mute.{id}")
+        over = msgspec.structs.replace(_mute(entry.data), until_at_ns=now_ns())
+        await buckets.put(bus, "channels", f"mute.{id}", encode(over), entry.revision)  # the observer tells its end
         sys.stdout.write(f"{id} is over\n")
 
     _run("unmute", work)

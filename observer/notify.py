@@ -20,7 +20,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from observer import alertmanager
-from observer.alerts import Finding, Register, notice
+from observer.alerts import Finding, Register, mute_ended, notice
 from observer.alerts_answer import Question, listing
 from observer.channels import Channel, NotifySettings, channels
 from observer.outbox import Outbox, Try
@@ -50,6 +50,7 @@ FIGURES = {
     "notifications_held": "Notifications held back for a digest",
     "notification_oldest_queued_at_ns": "When the oldest notification that waits was written; 0 when none waits",
     "notification_channels_disabled": "Channels that can be sent to no more, until they are enabled",
+    "alert_path_last_round_trip_at_ns": "When Alertmanager last sent the alert that always fires; 0 before",
     "alerts_open": "Alerts that last, by level",
     "alert_webhooks_total": "What Alertmanager sent, by how it was answered",
 }
@@ -109,6 +110,8 @@ class Notifier:
                 await self._tell_new(lambda at_ns: [notice("AlertsTruncated", Level.WARNING, left_out, "", at_ns)])
         except (Unavailable, BusError) as error:
             return self._answer(503, "unavailable", str(error))
+        if heard.canary:
+            self._figures.put("alert_path_last_round_trip_at_ns", now_ns())
         return self._answer(200, "stored", "")
 
     def _answer(self, status: int, outcome: str, error: str) -> web.Response:
@@ -132,6 +135,10 @@ class Notifier:
             self._news.clear()
             try:
                 await self._tell_new(self._due)
+                for mute in [one for one in self._outbox.mutes.values() if one.until_at_ns <= now_ns()]:
+                    await self._tell_new(lambda _, mute=mute: [mute_ended(mute)])  # type: ignore[misc]
+                    await buckets.delete(self._bus, "channels", f"mute.{mute.id}")
+                    self._outbox.mutes.pop(mute.id, None)
             except (Unavailable, BusError) as error:
                 self._log.warning("alert_not_stored", reason=str(error))
                 await asyncio.sleep(RETRY_S)

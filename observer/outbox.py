@@ -38,7 +38,7 @@ from observer.outcomes import (
 )
 from observer.pacing import BOT, Pace, Rate
 from observer.times import SECOND_NS
-from schemas.alerts import FINAL, RANK, Alert, Delivery, Happening, Level, Mute, Outcome, delivery_id
+from schemas.alerts import FINAL, MUTE_NAME, RANK, Alert, Delivery, Happening, Level, Mute, Outcome, delivery_id
 
 HOUR_NS = 3600 * SECOND_NS
 DEADLINE_NS = {
@@ -196,7 +196,7 @@ class Outbox:
                 yield final(held.delivery, Outcome.SUPPRESSED, f"told in digest {sequence}", at_ns)
 
     def _mute(self, alert: Alert, at_ns: int) -> Mute | None:
-        if alert.state is Happening.DIGEST:
+        if alert.state is Happening.DIGEST or alert.name == MUTE_NAME:
             return None
         found = (m for m in self.mutes.values() if m.name in ("*", alert.name) and m.since_at_ns <= at_ns)
         return next((mute for mute in found if at_ns < mute.until_at_ns), None)

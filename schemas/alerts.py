@@ -14,6 +14,7 @@ from schemas.events import Struct
 
 SUMMARY_CHARS_MAX = 300
 TEXT_CHARS_MAX = 20_000  # a daily report; messages longer than a channel takes are split there
+MUTE_NAME = "Mute"  # of the alert that tells of a mute, which no mute keeps back
 COVERED_MAX = 1000  # deliveries that one digest stands for
 
 

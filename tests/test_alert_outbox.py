@@ -26,7 +26,7 @@ from observer.outcomes import (
 )
 from observer.pacing import CHAT, GROUP, Pace
 from observer.times import SECOND_NS
-from schemas.alerts import FINAL, RANK, Alert, Delivery, Happening, Level, Mute, Outcome
+from schemas.alerts import FINAL, MUTE_NAME, RANK, Alert, Delivery, Happening, Level, Mute, Outcome
 
 START_NS = 1_795_000_000 * SECOND_NS
 THROTTLE_NS = 300 * SECOND_NS
@@ -341,10 +341,11 @@ def test_what_is_muted_is_suppressed_with_its_reason_and_comes_back_afterwards()
     world.start()
     world.tell("Disk", Level.CRITICAL)
     world.tell("Feed", Level.CRITICAL)
+    world.tell(MUTE_NAME, Level.INFO)
     world.now_ns += MINUTE_NS
     world.tell("Disk", Level.CRITICAL, fingerprint="other")
     world.drain()
-    assert world.sent("all") == ["Feed firing", "Disk firing"]
+    assert world.sent("all") == ["Feed firing", "Disk firing", "Mute firing"]
     assert world.bucket["1.all"].reason == "muted: new disk"
 
 

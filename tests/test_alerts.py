@@ -6,9 +6,12 @@ import json
 
 import pytest
 
+from observer import levels
 from observer.alertmanager import level_of, parse
 from observer.alerts import FORGET_NS, Finding, Register, Report
+from observer.findings import findings
 from observer.times import SECOND_NS
+from observer.verdict import Check, Status, Verdict
 from schemas.alerts import Alert, Level
 from schemas.codec import MalformedEvent
 
@@ -136,6 +139,25 @@ def test_an_older_word_does_not_undo_a_newer_one() -> None:
     assert not told.register.open
 
 
+def test_checks_that_are_not_good_are_findings_and_what_is_unknown_is_a_warning() -> None:
+    since = "2026-11-21T15:00:00.000Z"
+    checks = {
+        level.value: Check(
+            ok=level is levels.Level.GOOD, value=1.5, limit=1.0, unit="s", since=since, level=level, reason="so it is"
+        )
+        for level in levels.Level
+    }
+    found = findings(Verdict(status=Status.DEGRADED, checks=checks))
+    assert [(one.name, one.level) for one in found] == [
+        ("warning", Level.WARNING),
+        ("critical", Level.CRITICAL),
+        ("unknown", Level.WARNING),
+    ]
+    assert found[0].since_ns == 1_795_273_200 * SECOND_NS
+    alert = Register(0, SECOND_NS).observe(found[:1], found[0].since_ns)[0]
+    assert (alert.summary, alert.text) == ("warning: so it is", "It is 1.5 s (limit 1.0 s).")
+
+
 def webhook(**changes: object) -> bytes:
     alert = {
         "status": "firing", "fingerprint": "a1", "startsAt": "2026-11-21T16:00:00.123456789+01:00",
@@ -152,6 +174,13 @@ def test_the_webhook_is_read_to_the_microsecond_in_any_zone() -> None:
     assert (found.summary, found.text, found.url) == ("S.", "D.\njob: x", "https://r")
     assert found.started_at_ns == 1_795_273_200_123_456_000
     assert heard.truncated == 2
+    assert not heard.canary
+
+
+def test_the_canary_is_noticed_and_not_told() -> None:
+    heard = parse(webhook(labels={"alertname": "MintlineCanary", "severity": "info"}))
+    assert heard.canary
+    assert (heard.reports, heard.ignored) == ([], 1)
 
 
 @pytest.mark.parametrize(

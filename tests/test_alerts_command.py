@@ -55,12 +55,16 @@ async def test_what_is_sent_muted_and_disabled_is_listed(broker: Broker, fake: F
     assert [(one["outcome"], one["reason"]) for one in listed["history"]] == [
         ("suppressed", "muted: new disk"),
         ("sent", ""),
+        ("sent", ""),
     ]
     assert [one["name"] for one in listed["mutes"]] == ["Operator"]
+    assert "Operator is muted until" in fake.texts[1]
     assert (await mintline(broker.url, "unmute", mute))[0] == 0
+    await eventually(lambda: len(fake.delivered) == 3, "the end of the mute is told")
+    assert "Operator is no longer muted." in fake.texts[2]
     fake.script.append(BLOCKED)
     await mintline(broker.url, "send", "nobody hears it", "--level", "critical")
-    await eventually(lambda: len(fake.requests) == 2, "it is refused")
+    await eventually(lambda: len(fake.requests) == 4, "it is refused")
     status, said, _ = await mintline(broker.url, "list")
     assert status == 0
     assert "muted: none" in said

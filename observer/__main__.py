@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from observer.figures import OWN
-from observer.findings import findings
-from observer.notify import FIGURES as NOTIFY_FIGURES
+from observer import figures, notify, scheduler
+from observer.findings import findings, job_alert
+from observer.jobs import schedule
 from observer.notify import Notifier
 from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
 
-FIGURES = {**OWN, **NOTIFY_FIGURES}
+FIGURES = {**figures.OWN, **notify.FIGURES, **scheduler.FIGURES}
 
 
 async def main(process: Process, settings: ObserverSettings) -> None:
@@ -22,6 +22,7 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     process.spawn(poll.poll(), "poll")
     process.spawn(poll.fold(), "fold")
     process.spawn(poll.probes.run(), "probes")
+    process.spawn(schedule(process, settings, lambda notice: notifier.tell(job_alert(notice))).run(), "schedule")
     folded = process.spawn(poll.folded.wait(), "folded")
     folded.add_done_callback(lambda task: process.ready(not task.cancelled()))
     await process.stop.wait()

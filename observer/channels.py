@@ -11,10 +11,10 @@ from typing import Annotated, Protocol
 import msgspec
 
 from observer import message, telegram
-from observer.limits import Thresholds
 from observer.outbox import Plan, Try
 from observer.outcomes import Failed, Moved, Refused, Result, Sent, Unknown
 from observer.pacing import CHAT, GROUP
+from observer.schedule_settings import ScheduleSettings
 from runtime import web
 from runtime.settings import PREFIX, Common, Seconds, SettingsError
 from schemas.alerts import Level
@@ -23,8 +23,8 @@ APPRISE_S_MAX = 30.0
 _CHAT = re.compile(r"(-?\d{1,20}|@[A-Za-z0-9_]{3,64})(?:=(critical|error|warning|info))?\Z")
 
 
-class NotifySettings(Thresholds, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    __doc__ = f"""{Thresholds.__doc__}
+class NotifySettings(ScheduleSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    __doc__ = f"""{ScheduleSettings.__doc__}
     alert_hold_s: seconds that a finding must last before anybody is told; 0 tells at once.
     alert_remind_s: seconds after which an open alert is told again; critical and error four times as often.
     alert_throttle_s: seconds in which a chat hears once of warnings and infos of one name; a digest tells the rest.

@@ -92,6 +92,10 @@ class Notifier:
         self._findings = findings
         self._news.set()
 
+    async def tell(self, alert: Alert) -> None:
+        """Store it in the outbox. Raises Unavailable, BusError."""
+        await self._tell_new(lambda _: [alert])
+
     async def webhook(self, request: web.Request) -> web.Response:
         """Alertmanager's: 2xx only once everything new in it is stored."""
         wanted = f"Bearer {self._settings.alert_webhook_token}"
@@ -107,7 +111,7 @@ class Notifier:
             await self._tell_new(lambda at_ns: self._register.hear(heard.reports, at_ns))
             if heard.truncated:
                 left_out = f"Alertmanager left out {heard.truncated} alerts of a group."
-                await self._tell_new(lambda at_ns: [notice("AlertsTruncated", Level.WARNING, left_out, "", at_ns)])
+                await self.tell(notice("AlertsTruncated", Level.WARNING, left_out, "", now_ns()))
         except (Unavailable, BusError) as error:
             return self._answer(503, "unavailable", str(error))
         if heard.canary:
@@ -136,7 +140,7 @@ class Notifier:
             try:
                 await self._tell_new(self._due)
                 for mute in [one for one in self._outbox.mutes.values() if one.until_at_ns <= now_ns()]:
-                    await self._tell_new(lambda _, mute=mute: [mute_ended(mute)])  # type: ignore[misc]
+                    await self.tell(mute_ended(mute))
                     await buckets.delete(self._bus, "channels", f"mute.{mute.id}")
                     self._outbox.mutes.pop(mute.id, None)
             except (Unavailable, BusError) as error:
@@ -145,11 +149,8 @@ class Notifier:
                 self._news.set()
 
     def _due(self, at_ns: int) -> list[Alert]:
-        findings = self._findings
-        return [
-            *([] if findings is None else self._register.observe(findings, at_ns)),
-            *self._register.remind(at_ns),
-        ]
+        new = [] if self._findings is None else self._register.observe(self._findings, at_ns)
+        return [*new, *self._register.remind(at_ns)]
 
     async def answer(self, data: bytes) -> bytes | None:
         """What `mintline alerts list` shows."""
@@ -300,7 +301,7 @@ class Notifier:
         if isinstance(result, Gone):
             said = f"Notifications to {name} end: {result.reason}"
             with contextlib.suppress(Unavailable, BusError):
-                await self._tell_new(lambda at_ns: [notice(f"ChannelDisabled:{name}", Level.ERROR, said, "", at_ns)])
+                await self.tell(notice(f"ChannelDisabled:{name}", Level.ERROR, said, "", now_ns()))
 
     async def _learn(self, name: str, *, chat: str = "", disabled: str = "") -> None:
         known = self._states[name]

@@ -33,6 +33,7 @@ EXIT_OK, EXIT_CRASHED, EXIT_MISCONFIGURED = 0, 1, 2
 FIGURES = {
     "broker_up": "Whether the process is connected to the broker",
     "process_ready": "Whether the process does its work",
+    "log_records_total": "Records logged by level, also those below the level that is shown",
     "event_loop_lag_microseconds": "How late the event loop woke up at the last status",
 }
 
@@ -55,6 +56,9 @@ class Process:
         self.log = log
         self.figures = telemetry.Figures({**FIGURES, **figures})
         self.metrics = telemetry.Metrics(self.figures)
+        log.counted = self._count_record
+        for level in telemetry.LEVELS:
+            self.figures.put("log_records_total", 0, level=level)
         self.details: dict[str, int | bool | str] = {}
         self.routes: dict[tuple[str, str], web.Handler] = {}
         self.health: Callable[[], tuple[bool, bytes]] = self._readiness
@@ -64,6 +68,9 @@ class Process:
         self._ready = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: BaseException | None = None
+
+    def _count_record(self, level: str) -> None:
+        self.figures.add("log_records_total", level=level)
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run beside `main`; a failure ends the process with status 1."""

@@ -128,6 +128,7 @@ SESSIONS = _bucket("sessions", "Logins and one-time links, as hashes", age_s_max
 MEMBERS = _bucket("members", "Processes alive", age_s_max=HOUR_S, message_ttls=True)
 WATCH = _bucket("watch", "Mints whose trades somebody needs", age_s_max=DAY_S)
 SCORES = _bucket("scores", "The newest score of each token", age_s_max=DAY_S, bytes_max=256 << 20)
+SCHEDULE = _bucket("schedule", "The newest run of each of observer's jobs", bytes_max=16 << 20)
 FOLDS = _bucket("folds", "Accounts folded from FILLS up to some line; may be emptied", bytes_max=512 << 20)
 # A day longer than ALERTS keeps the alert, so that none is taken for one that nobody has sent yet.
 DELIVERIES = _bucket(
@@ -138,7 +139,7 @@ CHECKS = _bucket("checks", "The newest verdict on the line's health, so that `si
 
 STREAMS: tuple[Stream, ...] = (
     TOKENS, DECISIONS, SIGNALS, FILLS, ALERTS, DEAD, BOTS, ACCOUNTS, SESSIONS, MEMBERS, WATCH, SCORES,
-    FOLDS, CHECKS, DELIVERIES, CHANNELS,
+    FOLDS, CHECKS, SCHEDULE, DELIVERIES, CHANNELS,
 )  # fmt: skip
 
 ANALYZE = Consumer(stream="TOKENS", name="analyze", subject="tokens.>")

@@ -9,7 +9,8 @@ import pytest
 from observer import levels
 from observer.alertmanager import level_of, parse
 from observer.alerts import FORGET_NS, Finding, Register, Report
-from observer.findings import findings
+from observer.findings import findings, job_alert
+from observer.schedule import Notice
 from observer.times import SECOND_NS
 from observer.verdict import Check, Status, Verdict
 from schemas.alerts import Alert, Level
@@ -156,6 +157,13 @@ def test_checks_that_are_not_good_are_findings_and_what_is_unknown_is_a_warning(
     assert found[0].since_ns == 1_795_273_200 * SECOND_NS
     alert = Register(0, SECOND_NS).observe(found[:1], found[0].since_ns)[0]
     assert (alert.summary, alert.text) == ("warning: so it is", "It is 1.5 s (limit 1.0 s).")
+
+
+def test_a_report_is_information_and_a_failed_backup_an_error() -> None:
+    report = job_alert(Notice(job="report", kind="report", sentence="Day.\nLine.", at_ns=START_NS))
+    assert (report.level, report.summary, report.text) == (Level.INFO, "Day.", "Line.")
+    failed = [job_alert(Notice(job=job, kind="failed", sentence="S.", at_ns=1)) for job in ("backup", "health")]
+    assert [one.level for one in failed] == [Level.ERROR, Level.WARNING]
 
 
 def webhook(**changes: object) -> bytes:

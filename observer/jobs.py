@@ -37,7 +37,6 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
     settings: BackupSettings
     archive: Archive
     zone: ZoneInfo
-    data_dir: Path
     tell: Tell | None = None
 
 
@@ -123,14 +122,12 @@ def day_of(at_ns: int, zone: ZoneInfo) -> date:
 
 def schedule(process: Process, settings: BackupSettings, tell: Tell | None = None) -> Scheduler:
     """The schedule of an observer. tell: passes on reports, and what was missed or went wrong."""
-    data_dir = Path(process.common.data_dir)
     bench = Bench(
         bus=process.bus,
         common=process.common,
         settings=settings,
-        archive=Archive(data_dir, settings.archive_days),
+        archive=Archive(Path(process.common.data_dir), settings.archive_days),
         zone=settings.zone(),
-        data_dir=data_dir,
         tell=tell,
     )
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "link": ("portal.link:cli", "A one-time link that logs whoever opens it first in as admin."),
     "enrol": ("portal.enrol:cli", "Put bots into the `bots` bucket: of a file, or demo users."),
     "backup": ("observer.backup_command:app", "Make, list, verify and restore backups of all streams and buckets."),
+    "alerts": ("observer.alerts_command:app", "What is wrong, what was told to whom; mute, enable, try out."),
     "report": ("observer.report_command:cli", "The last 24 hours in figures, or an archived day."),
     "stats": ("observer.stats_command:app", "What the admin interface tells, now or from the archive."),
     "logs": ("runtime.logs_command:cli", "What the processes of `mintline up` logged, rotated files included."),

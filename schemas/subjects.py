@@ -132,11 +132,16 @@ WATCH = _bucket("watch", "Mints whose trades somebody needs", age_s_max=DAY_S)
 SCORES = _bucket("scores", "The newest score of each token", age_s_max=DAY_S, bytes_max=256 << 20)
 SCHEDULE = _bucket("schedule", "The newest run of each of observer's jobs", bytes_max=16 << 20)
 FOLDS = _bucket("folds", "Accounts folded from FILLS up to some line; may be emptied", bytes_max=512 << 20)
+# A day longer than ALERTS keeps the alert, so that none is taken for one that nobody has sent yet.
+DELIVERIES = _bucket(
+    "deliveries", "What became of each alert in each channel", age_s_max=8 * DAY_S, bytes_max=256 << 20
+)
+CHANNELS = _bucket("channels", "What is known of notification channels; what is muted", bytes_max=16 << 20)
 CHECKS = _bucket("checks", "The newest verdict on the line's health, so that `since` survives", bytes_max=16 << 20)
 
 STREAMS: tuple[Stream, ...] = (
     TOKENS, DECISIONS, SIGNALS, FILLS, ALERTS, DEAD, BOTS, ACCOUNTS, SESSIONS, MEMBERS, WATCH, SCORES,
-    FOLDS, CHECKS, SCHEDULE,
+    FOLDS, CHECKS, SCHEDULE, DELIVERIES, CHANNELS,
 )  # fmt: skip
 
 ANALYZE = Consumer(stream="TOKENS", name="analyze", subject="tokens.>")

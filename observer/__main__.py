@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from observer.figures import OWN as FIGURES
+from observer import advisories
+from observer.figures import OWN
 from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
+
+FIGURES = {**OWN, **advisories.FIGURES}
 
 
 async def main(process: Process, settings: ObserverSettings) -> None:
@@ -12,6 +15,9 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     await poll.serve()
     process.spawn(poll.poll(), "poll")
     process.spawn(poll.fold(), "fold")
+    advised = advisories.Advisories(process)
+    process.spawn(advised.run(), "advisories")
+    process.spawn(advised.count_letters(), "dead-letters")
     folded = process.spawn(poll.folded.wait(), "folded")
     folded.add_done_callback(lambda task: process.ready(not task.cancelled()))
     await process.stop.wait()

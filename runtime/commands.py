@@ -29,6 +29,7 @@ COMMANDS = {
     "audit": ("observer.readback:cli", "Read the streams back: is any signal lost or doubled?"),
     "link": ("portal.link:cli", "A one-time link that logs whoever opens it first in as admin."),
     "enrol": ("portal.enrol:cli", "Put bots into the `bots` bucket: of a file, or demo users."),
+    "dead": ("observer.dead_command:app", "What could not be processed: list it, show it, send it again."),
     "bot": ("portal.bot_command:app", "Start, stop, kill and look at users' bots."),
 }
 

@@ -35,8 +35,8 @@ HOMES = {
 }
 
 # These prove what the line did, or run it without a broker: they may import the pure modules of other services.
-# `mintline train` learns from recordings: it reads frames as ingest does.
-PROOFS = {"observer/audit.py", "observer/replay.py", "observer/rerun.py", "analyze/train.py"}
+# `mintline train` learns from recordings: it reads frames as ingest does. `mintline dead replay` parses a frame again.
+PROOFS = {"observer/audit.py", "observer/replay.py", "observer/rerun.py", "observer/resend.py", "analyze/train.py"}
 
 # Decisions: values in, values out.
 PURE = {
@@ -51,7 +51,8 @@ PURE = {
     "bots/positions.py", "bots/prices.py", "bots/risk.py", "bots/mandate.py", "bots/portfolio.py",
     "observer/facts.py", "observer/tally.py", "observer/verdict.py", "observer/admin.py", "observer/cgroups.py",
     "observer/creations.py", "observer/audit.py", "observer/times.py", "observer/cohort.py", "observer/report.py",
-    "observer/report_text.py", "observer/rerun.py", "observer/sweep.py",
+    "observer/report_text.py", "observer/rerun.py", "observer/sweep.py", "observer/advisory.py", "observer/letters.py",
+    "observer/resend.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip

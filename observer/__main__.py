@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from observer import advisories
-from observer.figures import OWN
+from observer import advisories, figures, scheduler
+from observer.jobs import schedule
 from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
 
-FIGURES = {**OWN, **advisories.FIGURES}
+FIGURES = {**figures.OWN, **scheduler.FIGURES, **advisories.FIGURES}
 
 
 async def main(process: Process, settings: ObserverSettings) -> None:
@@ -15,6 +15,8 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     await poll.serve()
     process.spawn(poll.poll(), "poll")
     process.spawn(poll.fold(), "fold")
+    process.spawn(poll.probes.run(), "probes")
+    process.spawn(schedule(process, settings).run(), "schedule")
     advised = advisories.Advisories(process)
     process.spawn(advised.run(), "advisories")
     process.spawn(advised.count_letters(), "dead-letters")

@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
+import msgspec
+
 from runtime import telemetry, web
 from runtime.bus import Bus, BusError, Unavailable
 from runtime.declare import declare
@@ -30,6 +32,7 @@ EXIT_OK, EXIT_CRASHED, EXIT_MISCONFIGURED = 0, 1, 2
 FIGURES = {
     "broker_up": "Whether the process is connected to the broker",
     "process_ready": "Whether the process does its work",
+    "log_records_total": "Records logged by level, also those below the level that is shown",
     "event_loop_lag_microseconds": "How late the event loop woke up at the last status",
 }
 
@@ -40,6 +43,7 @@ class Process:
     """What a service's `main` gets: everything common, opened and closed for it.
 
     details: what the service has to say of its state in `/readyz`, ready or not; it keeps them up to date.
+    health: whether all is well, and a JSON document for people, for `/healthz`; by default that of `/readyz`.
     """
 
     def __init__(self, service: str, common: Common, log: telemetry.Logger, figures: Mapping[str, str]) -> None:
@@ -49,13 +53,20 @@ class Process:
         self.log = log
         self.figures = telemetry.Figures({**FIGURES, **figures})
         self.metrics = telemetry.Metrics(self.figures)
+        log.counted = self._count_record
+        for level in telemetry.LEVELS:
+            self.figures.put("log_records_total", 0, level=level)
         self.details: dict[str, int | bool | str] = {}
+        self.health: Callable[[], tuple[bool, bytes]] = self._readiness
         self.stop = asyncio.Event()
         self.started_at_ns = telemetry.now_ns()
         self.bus = Bus(log.warning)
         self._ready = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: BaseException | None = None
+
+    def _count_record(self, level: str) -> None:
+        self.figures.add("log_records_total", level=level)
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run beside `main`; a failure ends the process with status 1."""
@@ -110,13 +121,21 @@ class Process:
             except Unavailable:
                 continue
 
+    def _readiness(self) -> tuple[bool, bytes]:
+        answer = {"ready": self.is_ready, "broker": self.bus.connected, "details": self.details}
+        return self.is_ready, msgspec.json.encode(answer)
+
     def health_routes(self) -> list[web.Route]:
         async def livez(_: web.Request) -> web.Response:
             return web.json({"alive": True})
 
         async def readyz(_: web.Request) -> web.Response:
-            answer = {"ready": self.is_ready, "broker": self.bus.connected, "details": self.details}
-            return web.json(answer, 200 if self.is_ready else 503)
+            is_ready, answer = self._readiness()
+            return web.Response(200 if is_ready else 503, answer)
+
+        async def healthz(_: web.Request) -> web.Response:
+            is_well, answer = self.health()
+            return web.Response(200 if is_well else 503, answer)
 
         async def metrics(_: web.Request) -> web.Response:
             return web.Response(200, self.metrics.text(), "text/plain; charset=utf-8")
@@ -124,6 +143,7 @@ class Process:
         return [
             web.Route("GET", "/livez", livez),
             web.Route("GET", "/readyz", readyz),
+            web.Route("GET", "/healthz", healthz),
             web.Route("GET", "/metrics", metrics),
         ]
 

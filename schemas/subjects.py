@@ -142,7 +142,9 @@ SESSIONS = _bucket("sessions", "Logins and one-time links, as hashes", age_s_max
 MEMBERS = _bucket("members", "Processes alive", age_s_max=HOUR_S, message_ttls=True)
 WATCH = _bucket("watch", "Mints whose trades somebody needs", age_s_max=DAY_S)
 SCORES = _bucket("scores", "The newest score of each token", age_s_max=DAY_S, bytes_max=256 << 20)
+SCHEDULE = _bucket("schedule", "The newest run of each of observer's jobs", bytes_max=16 << 20)
 FOLDS = _bucket("folds", "Accounts folded from FILLS up to some line; may be emptied", bytes_max=512 << 20)
+CHECKS = _bucket("checks", "The newest verdict on the line's health, so that `since` survives", bytes_max=16 << 20)
 COUNTS = _bucket("counts", "Counters that outlive the process that counts", bytes_max=1 << 20)
 REPLAYS = _bucket(
     "replays", "Who sent which dead letter again, when, and what came of it", age_s_max=90 * DAY_S, history=16
@@ -150,7 +152,7 @@ REPLAYS = _bucket(
 
 STREAMS: tuple[Stream, ...] = (
     TOKENS, DECISIONS, SIGNALS, FILLS, ALERTS, DEAD, ADVISORIES, BOTS, ACCOUNTS, SESSIONS, MEMBERS, WATCH, SCORES,
-    FOLDS, COUNTS, REPLAYS,
+    FOLDS, CHECKS, SCHEDULE, COUNTS, REPLAYS,
 )  # fmt: skip
 
 ANALYZE = Consumer(stream="TOKENS", name="analyze", subject="tokens.>")

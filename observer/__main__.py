@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from observer import backups, figures, notify, scheduler
+from observer import advisories, backups, figures, notify, scheduler
 from observer.findings import findings, job_alert
 from observer.jobs import schedule
 from observer.notify import Notifier
 from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
 
-FIGURES = {**figures.OWN, **notify.FIGURES, **scheduler.FIGURES, **backups.FIGURES}
+FIGURES = {**figures.OWN, **notify.FIGURES, **scheduler.FIGURES, **backups.FIGURES, **advisories.FIGURES}
 
 
 async def main(process: Process, settings: ObserverSettings) -> None:
@@ -24,6 +24,9 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     process.spawn(poll.probes.run(), "probes")
     process.spawn(backups.run(process, settings), "backups")
     process.spawn(schedule(process, settings, lambda notice: notifier.tell(job_alert(notice))).run(), "schedule")
+    advised = advisories.Advisories(process)
+    process.spawn(advised.run(), "advisories")
+    process.spawn(advised.count_letters(), "dead-letters")
     folded = process.spawn(poll.folded.wait(), "folded")
     folded.add_done_callback(lambda task: process.ready(not task.cancelled()))
     await process.stop.wait()

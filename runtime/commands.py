@@ -37,6 +37,7 @@ COMMANDS = {
     "enrol": ("portal.enrol:cli", "Put bots into the `bots` bucket: of a file, or demo users."),
     "backup": ("observer.backup_command:app", "Make, list, verify and restore backups of all streams and buckets."),
     "alerts": ("observer.alerts_command:app", "What is wrong, what was told to whom; mute, enable, try out."),
+    "dead": ("observer.dead_command:app", "What could not be processed: list it, show it, send it again."),
     "report": ("observer.report_command:cli", "The last 24 hours in figures, or an archived day."),
     "stats": ("observer.stats_command:app", "What the admin interface tells, now or from the archive."),
     "logs": ("runtime.logs_command:cli", "What the processes of `mintline up` logged, rotated files included."),

@@ -99,6 +99,20 @@ DEAD = Stream(
     age_s_max=30 * DAY_S,
     bytes_max=512 << 20,
 )
+# The broker's advisories are plain messages, lost while nobody listens: kept until observer has worked on them.
+ADVISORIES = Stream(
+    name="ADVISORIES",
+    subjects=(
+        "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
+        "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
+        "$JS.EVENT.ADVISORY.CONSUMER.MSG_NAKED.>",
+        "$JS.EVENT.ADVISORY.CONSUMER.QUORUM_LOST.>",
+        "$JS.EVENT.ADVISORY.STREAM.QUORUM_LOST.>",
+    ),
+    description="What the broker says of messages given up, and of lost quorums",
+    age_s_max=7 * DAY_S,
+    bytes_max=64 << 20,
+)
 
 
 def _bucket(
@@ -138,14 +152,19 @@ DELIVERIES = _bucket(
 )
 CHANNELS = _bucket("channels", "What is known of notification channels; what is muted", bytes_max=16 << 20)
 CHECKS = _bucket("checks", "The newest verdict on the line's health, so that `since` survives", bytes_max=16 << 20)
+COUNTS = _bucket("counts", "Counters that outlive the process that counts", bytes_max=1 << 20)
+REPLAYS = _bucket(
+    "replays", "Who sent which dead letter again, when, and what came of it", age_s_max=90 * DAY_S, history=16
+)
 
 STREAMS: tuple[Stream, ...] = (
-    TOKENS, DECISIONS, SIGNALS, FILLS, ALERTS, DEAD, BOTS, ACCOUNTS, SESSIONS, MEMBERS, WATCH, SCORES,
-    FOLDS, CHECKS, SCHEDULE, DELIVERIES, CHANNELS,
+    TOKENS, DECISIONS, SIGNALS, FILLS, ALERTS, DEAD, ADVISORIES, BOTS, ACCOUNTS, SESSIONS, MEMBERS, WATCH, SCORES,
+    FOLDS, CHECKS, SCHEDULE, DELIVERIES, CHANNELS, COUNTS, REPLAYS,
 )  # fmt: skip
 
 ANALYZE = Consumer(stream="TOKENS", name="analyze", subject="tokens.>")
 DISPATCH = Consumer(stream="DECISIONS", name="dispatch", subject="decisions.>", unacked_max=1000)
+ADVISED = Consumer(stream="ADVISORIES", name="observer", subject="$JS.EVENT.ADVISORY.>", unacked_max=1000)
 
 
 def partition_consumer(partition: int) -> Consumer:

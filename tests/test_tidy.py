@@ -39,8 +39,8 @@ HOMES = {
 }
 
 # These prove what the line did, or run it without a broker: they may import the pure modules of other services.
-# `mintline train` learns from recordings: it reads frames as ingest does.
-PROOFS = {"observer/audit.py", "observer/replay.py", "observer/rerun.py", "analyze/train.py"}
+# `mintline train` learns from recordings: it reads frames as ingest does. `mintline dead replay` parses a frame again.
+PROOFS = {"observer/audit.py", "observer/replay.py", "observer/rerun.py", "observer/resend.py", "analyze/train.py"}
 
 # Decisions: values in, values out.
 PURE = {
@@ -64,6 +64,7 @@ PURE = {
     "observer/alerts.py", "observer/alertmanager.py", "observer/message.py", "observer/telegram.py",
     "observer/outbox.py", "observer/outcomes.py", "observer/digest.py", "observer/pacing.py",
     "observer/findings.py", "observer/alerts_answer.py",
+    "observer/advisory.py", "observer/letters.py", "observer/resend.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip

@@ -30,6 +30,7 @@ COMMANDS = {
     "link": ("portal.link:cli", "A one-time link that logs whoever opens it first in as admin."),
     "enrol": ("portal.enrol:cli", "Put bots into the `bots` bucket: of a file, or demo users."),
     "bot": ("portal.bot_command:app", "Start, stop, kill and look at users' bots."),
+    "targets": ("observer.targets:cli", "Where the processes of `mintline up` serve their figures, for Prometheus."),
 }
 
 for _name, _sentence in SERVICES.items():

@@ -10,19 +10,21 @@ from collections.abc import Sequence
 
 from dispatch.fanout import fanout
 from dispatch.preferences import Preferences
-from runtime import buckets, wire
+from runtime import buckets, rosters
 from runtime.fences import StreamEnd
 from runtime.members import Members
 from runtime.parts import FIGURES as PARTS_FIGURES
 from runtime.parts import Parts
 from runtime.process import Process, run
 from runtime.settings import Seconds, Settings
+from runtime.tracer import following
 from runtime.wire import In, Out
 from runtime.worker import Worker
 from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent
 from schemas.config import KILL_SWITCH_KEY, BotWanted
 from schemas.events import Decision, signal_id
+from schemas.roster import Roster
 
 FIGURES = {
     **PARTS_FIGURES,
@@ -55,6 +57,7 @@ class Dispatching:
         self._process = process
         self._ttl_ns = int(settings.signal_ttl_s * 1e9)
         self._preferences = Preferences()
+        self.roster = Roster(process.common.partitions)
         self._configs = buckets.follow(process.bus, "bots")
 
     async def follow_configs(self) -> None:
@@ -76,7 +79,7 @@ class Dispatching:
         if not users:
             self._process.figures.add("unmatched_total")
             return ()
-        headers = wire.trace_headers(decision.id)
+        headers = following(self._process.tracer, message, decision.id)
         return [
             Out(subject, data, headers, None, signal_id(decision.id, user))
             for user, (subject, data) in zip(
@@ -101,7 +104,11 @@ class Dispatching:
         if problem is not None:
             self._process.figures.add("configs_refused_total")
             self._process.log.error("config_refused", user=user, reason=problem)
+        self.roster.put(user, user in preferences)
         self._process.figures.put("users", len(preferences))
+
+    def revision(self) -> int:
+        return self._preferences.revision
 
 
 async def main(process: Process, settings: DispatchSettings) -> None:
@@ -112,7 +119,9 @@ async def main(process: Process, settings: DispatchSettings) -> None:
     def worker(_: int) -> Worker:
         return Worker(process, subjects.DISPATCH, stage, StreamEnd(process.bus, stage.output), ready)
 
-    await Parts(process, Members(process, ready), ready, 1, worker).run()
+    members = Members(process, ready)
+    await rosters.serve(process.bus, process.service, stage.roster, stage.revision, lambda _: bool(members.me.parts))
+    await Parts(process, members, ready, 1, worker).run()
 
 
 def cli() -> None:

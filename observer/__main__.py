@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from observer.figures import OWN as FIGURES
+from observer import backups, figures, scheduler
+from observer.jobs import schedule
 from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
+
+FIGURES = {**figures.OWN, **scheduler.FIGURES, **backups.FIGURES}
 
 
 async def main(process: Process, settings: ObserverSettings) -> None:
@@ -12,6 +15,9 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     await poll.serve()
     process.spawn(poll.poll(), "poll")
     process.spawn(poll.fold(), "fold")
+    process.spawn(poll.probes.run(), "probes")
+    process.spawn(schedule(process, settings).run(), "schedule")
+    process.spawn(backups.run(process, settings), "backups")
     folded = process.spawn(poll.folded.wait(), "folded")
     folded.add_done_callback(lambda task: process.ready(not task.cancelled()))
     await process.stop.wait()

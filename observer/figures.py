@@ -17,6 +17,9 @@ INGEST, ANALYZE, DISPATCH, BOTS, OBSERVER, PORTAL = SERVICES = (
     "portal",
 )
 
+# Those that work through a stream.
+STAGES = (ANALYZE, DISPATCH, BOTS)
+
 # ingest: 1 while the feed is connected and subscribed, else 0; and since when that is so.
 FEED_RUNNING = "feed_running"
 FEED_SINCE_AT_NS = "feed_since_at_ns"
@@ -27,7 +30,9 @@ OWN: Mapping[str, str] = {
     "ledger_lines_total": "Lines of the ledger folded since the start",
     "events_malformed_total": "Messages that could not be read, by the stream or subject they came from",
     "active_bots": "Users whose bot is wanted running",
-    "checks_failing": "Health checks that are not ok",
+    "checks_failing": "Health checks that are not good",
+    "checks": "Health checks by level",
+    "probes_failed_total": "Questions beside the polls that got no answer, by whom they were asked",
     "durable_lag_seconds": "Age of the first message that a consumer has not acknowledged; 0 when there is none",
     "answers_total": "Requests answered on observer's subjects",
 }

@@ -51,6 +51,11 @@ class Host:
         return None
 
 
+def running_s() -> float:
+    """For how long this process has run, its start included."""
+    return max(0.0, time.time() - float(psutil.Process().create_time()))
+
+
 class _Groups:
     """Reads our control group's files, v2 first; whatever is not there is None."""
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from observer.figures import OWN as FIGURES
+from observer.figures import OWN
+from observer.measure import FIGURES as MEASURED
+from observer.measure import Measure
 from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
+from runtime.vocabulary import Vocabulary
+
+FIGURES: Vocabulary = {**OWN, **MEASURED}
 
 
 async def main(process: Process, settings: ObserverSettings) -> None:
@@ -12,6 +17,9 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     await poll.serve()
     process.spawn(poll.poll(), "poll")
     process.spawn(poll.fold(), "fold")
+    measure = Measure(process, settings, poll.business)
+    process.spawn(measure.run(), "measure")
+    process.spawn(measure.follow_decisions(), "follow-decisions")
     folded = process.spawn(poll.folded.wait(), "folded")
     folded.add_done_callback(lambda task: process.ready(not task.cancelled()))
     await process.stop.wait()

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from runtime import telemetry, web
@@ -19,6 +19,7 @@ from runtime.bus import Bus, BusError, Unavailable
 from runtime.declare import declare
 from runtime.login import connection_options
 from runtime.settings import Common, Settings, SettingsError, load_common, load_service
+from runtime.vocabulary import LAG_BUCKETS_S, Figure, Vocabulary
 from schemas.codec import encode
 from schemas.events import ProcessStatus
 
@@ -27,10 +28,10 @@ FINISH_S_MAX, CLOSE_S_MAX = 2.0, 2.5  # together within the 5 s that SIGTERM may
 
 EXIT_OK, EXIT_CRASHED, EXIT_MISCONFIGURED = 0, 1, 2
 
-FIGURES = {
+FIGURES: Vocabulary = {
     "broker_up": "Whether the process is connected to the broker",
     "process_ready": "Whether the process does its work",
-    "event_loop_lag_microseconds": "How late the event loop woke up at the last status",
+    "event_loop_lag_seconds": Figure("How late the event loop wakes up, once a second", buckets=LAG_BUCKETS_S),
 }
 
 S = TypeVar("S", bound=Settings)
@@ -42,7 +43,7 @@ class Process:
     details: what the service has to say of its state in `/readyz`, ready or not; it keeps them up to date.
     """
 
-    def __init__(self, service: str, common: Common, log: telemetry.Logger, figures: Mapping[str, str]) -> None:
+    def __init__(self, service: str, common: Common, log: telemetry.Logger, figures: Vocabulary) -> None:
         self.service = service
         self.instance = common.instance
         self.common = common
@@ -94,7 +95,7 @@ class Process:
         while True:
             due = loop.time() + STATUS_INTERVAL_S
             await asyncio.sleep(STATUS_INTERVAL_S)
-            self.figures.put("event_loop_lag_microseconds", int((loop.time() - due) * 1e6))
+            self.figures.observe("event_loop_lag_seconds", loop.time() - due)
             self.figures.put("broker_up", int(self.bus.connected))
             status = ProcessStatus(
                 service=self.service,
@@ -103,7 +104,7 @@ class Process:
                 started_at_ns=self.started_at_ns,
                 at_ns=telemetry.now_ns(),
                 ready=self.is_ready,
-                figures=dict(self.figures),
+                figures=self.figures.told(),
             )
             try:
                 self.bus.tell(f"status.{self.service}.{self.instance}", encode(status))
@@ -118,8 +119,8 @@ class Process:
             answer = {"ready": self.is_ready, "broker": self.bus.connected, "details": self.details}
             return web.json(answer, 200 if self.is_ready else 503)
 
-        async def metrics(_: web.Request) -> web.Response:
-            return web.Response(200, self.metrics.text(), "text/plain; charset=utf-8")
+        async def metrics(request: web.Request) -> web.Response:
+            return web.Response(200, *self.metrics.text(request.headers.get("Accept", "")))
 
         return [
             web.Route("GET", "/livez", livez),
@@ -213,10 +214,10 @@ async def _close(process: Process, server: web.Server, reporter: asyncio.Task[No
         process.log.warning("close_timeout")
 
 
-def run(service: str, main: Main[S], kind: type[S], figures: Mapping[str, str], *, needs_broker: bool = True) -> None:
+def run(service: str, main: Main[S], kind: type[S], figures: Vocabulary, *, needs_broker: bool = True) -> None:
     """Live as a service and exit. `main` returns when `process.stop` is set.
 
-    figures: the service's vocabulary, name -> help text.
+    figures: the service's vocabulary.
     needs_broker: whether `main` begins only once the broker has been reached and its streams are there.
     """
     environ = os.environ

@@ -189,3 +189,9 @@ def chunks(messages: Sequence[Out], size: int = BATCH_MESSAGES_MAX) -> Iterable[
 def trace_headers(event_id: str) -> bytes:
     """W3C trace context derived from a token event's id (32 hex digits): the whole life of a token is one trace."""
     return f"traceparent: 00-{event_id[:32]}-{event_id[16:32]}-01\r\n".encode()
+
+
+def trace_of(header_block: bytes) -> str:
+    """The trace id in a message's W3C trace context; "" where there is none."""
+    _, found, rest = header_block.partition(b"traceparent: 00-")
+    return rest[:32].decode("ascii", "replace") if found else ""

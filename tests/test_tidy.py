@@ -40,9 +40,9 @@ PROOFS = {"observer/audit.py", "observer/replay.py", "observer/rerun.py", "analy
 
 # Decisions: values in, values out.
 PURE = {
-    "schemas/*.py", "runtime/wire.py", "runtime/settings.py",
+    "schemas/*.py", "runtime/wire.py", "runtime/settings.py", "runtime/vocabulary.py",
     "ingest/venues/*.py", "ingest/link.py", "ingest/subscriptions.py", "ingest/recording.py", "ingest/market.py",
-    "ingest/market_*.py", "ingest/protocol.py",
+    "ingest/cost.py", "ingest/market_*.py", "ingest/protocol.py",
     "analyze/features.py", "analyze/score.py", "analyze/memory.py", "analyze/analysis.py", "analyze/strategies/*.py",
     "analyze/tokens.py", "analyze/windows.py", "analyze/holders.py", "analyze/patterns.py", "analyze/alarms.py",
     "analyze/decisions.py", "analyze/model.py", "analyze/rows.py",
@@ -51,6 +51,7 @@ PURE = {
     "bots/positions.py", "bots/prices.py", "bots/risk.py", "bots/mandate.py", "bots/portfolio.py",
     "observer/facts.py", "observer/tally.py", "observer/verdict.py", "observer/admin.py", "observer/cgroups.py",
     "observer/creations.py", "observer/audit.py", "observer/times.py", "observer/cohort.py", "observer/report.py",
+    "observer/broker_metrics.py", "observer/business.py",
     "observer/report_text.py", "observer/rerun.py", "observer/sweep.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",

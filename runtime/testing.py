@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from runtime import buckets
 from runtime.bus import Bus
 from runtime.declare import declare
 from runtime.embedded import broker_binary, broker_config, free_port
+from runtime.process import Process
 from runtime.settings import Common
+from runtime.telemetry import Logger
+from runtime.vocabulary import Vocabulary
+from runtime.web import fetch
+from runtime.wire import Out
+from schemas.subjects import Consumer
 
 WAIT_S_MAX = 20.0
 POLL_S = 0.01
@@ -34,43 +43,53 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]], what: str,
         await asyncio.sleep(POLL_S)
 
 
-class Broker:
-    """A real nats-server with the repository's configuration, on a free port, that can be killed and come back."""
+class _Child:
+    """A process that a test started."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        self.port = free_port()
-        self.monitor_port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+    _process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
 
+    def signal(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+
+class Broker(_Child):
+    """A real nats-server on a free port, that can be killed and come back. config: the repository's by default."""
+
+    def __init__(self, data_dir: Path, config: Path | None = None) -> None:
+        self.data_dir = data_dir
+        self.config = config or broker_config()
+        self.port = free_port()
+        self.monitor_port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
     def start(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
             [
-                broker_binary(), "-c", str(broker_config()), "-a", "127.0.0.1", "-p", str(self.port),
+                broker_binary(), "-c", str(self.config), "-a", "127.0.0.1", "-p", str(self.port),
                 "-m", str(self.monitor_port), "-sd", str(self.data_dir), "-l", str(self.data_dir / "nats.log"),
             ]
         )  # fmt: skip
         due = time.monotonic() + WAIT_S_MAX
-        while time.monotonic() < due:
+        while time.monotonic() < due and self._process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
             time.sleep(POLL_S)
         self.kill()
-        raise AssertionError("nats-server did not start")
+        raise AssertionError(f"nats-server did not start: {self.log()[-2000:]}")
 
-    def signal(self, number: int) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
+    def log(self) -> str:
+        path = self.data_dir / "nats.log"
+        return path.read_text() if path.exists() else ""
 
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
@@ -242,24 +261,19 @@ async def bus(
         await opened.close()
 
 
-class Service:
+class Service(_Child):
     """One of our processes as a real child: `python -m <module>`, its output in a file."""
 
     def __init__(self, module: str, out: Path, **environ: str) -> None:
         self.module = module
         self.out = out
         self._env = {**os.environ, "PYTHONSAFEPATH": "1", "MINTLINE_LOG": "json", **environ}
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str) -> None:
         with self.out.open("ab") as sink:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self.module, *arguments], env=self._env, stdout=sink, stderr=sink
             )
-
-    def signal(self, number: int) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
@@ -270,13 +284,94 @@ class Service:
         return self._process.wait(within_s)
 
     @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     def text(self) -> str:
         return self.out.read_text(errors="replace") if self.out.exists() else ""
+
+
+async def figures(url: str) -> dict[str, int]:
+    """What a `/metrics` page says, by name and labels without `mintline_`; nothing where nobody answers."""
+    try:
+        _, body = await fetch(url, 5.0)
+    except (OSError, TimeoutError):
+        return {}
+    rows = (line.rpartition(" ") for line in body.decode().splitlines() if line.startswith("mintline_"))
+    return {key.removeprefix("mintline_"): int(float(value)) for key, _, value in rows}
+
+
+def labelled(figures: Mapping[str, int], name: str) -> list[int]:
+    """The values of one figure: one, or one of each of its labels."""
+    return [value for key, value in figures.items() if key.partition("{")[0] == name]
+
+
+async def drained(bus: Bus, consumers: Iterable[Consumer], within_s: float = 2 * WAIT_S_MAX) -> None:
+    """Wait until all that these consumers were given is acknowledged. They are in the order of the line."""
+    wanted = tuple(consumers)
+
+    async def acknowledged() -> bool:
+        infos = [await bus.consumer_info(consumer.stream, consumer.name) for consumer in wanted]
+        return not any(info["num_pending"] + info["num_ack_pending"] for info in infos)
+
+    await eventually(acknowledged, f"{[consumer.name for consumer in wanted]} to be done", within_s)
+
+
+class Life:
+    """One life of a process's work, in the test's own process but with its own connection, so that each step can be
+    held."""
+
+    def __init__(self, service: str, common: Common, figures: Vocabulary, log_level: str = "error") -> None:
+        self.process = Process(service, common, Logger(service, "json", log_level, io.StringIO()), figures)
+        self.task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        await self.process.bus.open(self.process.common, f"test-{self.process.service}")
+
+    def work(self, work: Coroutine[Any, Any, None]) -> None:
+        self.task = asyncio.create_task(work)
+
+    def figure(self, name: str) -> int:
+        """The sum over all labels."""
+        return sum(labelled(self.process.figures, name))
+
+    def hold(
+        self, held: Callable[[list[Out]], bool], setattr: Callable[[object, str, object], None]
+    ) -> tuple[asyncio.Event, asyncio.Event]:
+        """Such batches are not stored until the second event is set; the first tells that one waits.
+
+        setattr: pytest's monkeypatch.setattr.
+        """
+        waiting, go_on = asyncio.Event(), asyncio.Event()
+        append = self.process.bus.append
+
+        async def hanging(messages: list[Out], *, expect_last: int | None = None) -> int:
+            if held(messages):
+                waiting.set()
+                await go_on.wait()
+            return await append(messages, expect_last=expect_last)
+
+        setattr(self.process.bus, "append", hanging)
+        return waiting, go_on
+
+    async def silence(self, bus: Bus) -> None:
+        """As when its time as a member is over: it announces itself no more, and is forgotten."""
+        for task in self.process._tasks:
+            if task.get_name() == "announce":
+                task.cancel()
+        await buckets.delete(bus, "members", f"{self.process.service}.{self.process.instance}")
+
+    async def stop(self) -> None:
+        """In good order."""
+        assert self.task is not None
+        self.process.stop.set()
+        await self.task
+
+    async def kill(self) -> None:
+        """As kill -9: nothing more is decided, stored or acknowledged."""
+        tasks = [task for task in (self.task, *self.process._tasks) if task is not None]
+        while not all(task.done() for task in tasks):
+            for task in tasks:
+                task.cancel()  # again and again: `wait_for` of Python 3.11 may swallow one
+            await asyncio.wait(tasks, timeout=0.1)
+        await self.process.bus.close()

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import signal as signals
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,13 +23,9 @@ from portal.enrol import enrol
 from runtime import buckets
 from runtime.bus import Bus
 from runtime.declare import declare
-from runtime.embedded import free_port
-from runtime.process import Process
 from runtime.readers import read
 from runtime.settings import Common
-from runtime.telemetry import Logger
-from runtime.testing import Broker, Service, bus, eventually
-from runtime.web import fetch
+from runtime.testing import Broker, Life, bus, drained, eventually
 from runtime.wire import Out, chunks
 from schemas import subjects
 from schemas.codec import Decoder, encode
@@ -45,7 +41,7 @@ from schemas.events import (
 )
 from schemas.ownership import share
 
-Make = Callable[..., Service]
+NewLine = Callable[..., Any]  # the fixture's
 
 START_NS = 1_790_000_000_000_000_000
 MINUTES = 4
@@ -91,62 +87,27 @@ async def decided(opened: Bus) -> dict[str, list[bytes]]:
     return found
 
 
-async def worked_through(opened: Bus, parts: int, within_s: float = 40.0) -> None:
-    async def settled() -> bool:
-        infos = [await opened.consumer_info(c.stream, c.name) for c in subjects.analyze_consumers(parts)]
-        return not any(info["num_pending"] + info["num_ack_pending"] for info in infos)
-
-    await eventually(settled, "every part to be worked through", within_s)
+async def worked_through(opened: Bus, parts: int) -> None:
+    await drained(opened, subjects.analyze_consumers(parts))
 
 
-class Running:
-    """One analyze process's insides, in this process but with its own connection."""
+class Running(Life):
+    """One analyze process's insides."""
 
     def __init__(self, broker: Broker, instance: str, parts: int, data_dir: Path) -> None:
         common = Common(nats_url=broker.url, mint_partitions=parts, instance=instance, data_dir=str(data_dir))
-        self.process = Process("analyze", common, Logger("analyze", "json", "error", io.StringIO()), FIGURES)
-        self.task: asyncio.Task[None] | None = None
+        super().__init__("analyze", common, FIGURES)
 
     async def start(self) -> None:
-        await self.process.bus.open(self.process.common, "test-analyze")
-        self.task = asyncio.create_task(main(self.process, AnalyzeSettings()))
-
-    def figure(self, name: str) -> int:
-        return sum(value for key, value in self.process.figures.items() if key.partition("{")[0] == name)
+        await self.open()
+        self.work(main(self.process, AnalyzeSettings()))
 
     def hold_decisions(self, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
-        """Decisions are not stored until the second event is set; the first tells that some wait."""
-        waiting, go_on = asyncio.Event(), asyncio.Event()
-        append = self.process.bus.append
-
-        async def held(messages: list[Out], *, expect_last: int | None = None) -> int:
-            if any(message.subject.startswith("decisions.") and message.id for message in messages):
-                waiting.set()
-                await go_on.wait()
-            return await append(messages, expect_last=expect_last)
-
-        monkeypatch.setattr(self.process.bus, "append", held)
-        return waiting, go_on
-
-    async def silence(self, opened: Bus) -> None:
-        """As when its time as a member is over."""
-        for task in self.process._tasks:
-            if task.get_name() == "announce":
-                task.cancel()
-        await buckets.delete(opened, "members", f"analyze.{self.process.instance}")
-
-    async def stop(self) -> None:
-        assert self.task is not None
-        self.process.stop.set()
-        await self.task
-
-    async def kill(self) -> None:
-        tasks = [task for task in (self.task, *self.process._tasks) if task is not None]
-        while not all(task.done() for task in tasks):
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=0.1)
-        await self.process.bus.close()
+        """`hold` for decisions."""
+        return self.hold(
+            lambda messages: any(message.subject.startswith("decisions.") and message.id for message in messages),
+            monkeypatch.setattr,
+        )
 
 
 Start = Callable[[str, int], contextlib.AbstractAsyncContextManager[Running]]
@@ -324,40 +285,22 @@ async def test_lag_shows_while_a_part_waits_for_its_store(
 # Real processes
 
 
-class Processes:
-    def __init__(self, make: Make, broker: Broker, service: str, parts: int) -> None:
-        self._make, self._broker, self._service, self._parts = make, broker, service, parts
-        self._ports: dict[str, int] = {}
-        self.running: dict[str, Service] = {}
+def launch(line: Any, service: str, *instances: str) -> None:
+    for instance in instances:
+        line.launch(service, instance)
 
-    def start(self, *instances: str) -> None:
-        for instance in instances:
-            self._ports[instance] = free_port()
-            self.running[instance] = self._make(
-                self._service, MINTLINE_NATS_URL=self._broker.url, MINTLINE_PARTITIONS="4",
-                MINTLINE_MINT_PARTITIONS=str(self._parts), MINTLINE_INSTANCE=instance,
-                MINTLINE_HTTP_PORT=str(self._ports[instance]),
-            )  # fmt: skip
-            self.running[instance].start()
 
-    async def figure(self, instance: str, name: str) -> int:
-        with contextlib.suppress(OSError, TimeoutError):
-            text = (await fetch(f"http://127.0.0.1:{self._ports[instance]}/metrics", 2.0))[1].decode()
-            values = [line.split()[-1] for line in text.splitlines() if line.startswith(f"mintline_{name}")]
-            return sum(int(float(value)) for value in values)
-        return -1
+async def owners(line: Any, parts: int, *instances: str) -> dict[str, int]:
+    """Wait until these have all parts between them; who has how many."""
+    found: dict[str, int] = {}
 
-    async def owners(self, *instances: str) -> dict[str, int]:
-        """Wait until these have all parts between them; who has how many."""
-        found: dict[str, int] = {}
+    async def all_owned() -> bool:
+        found.update({instance: await line.figure(instance, "parts_owned") for instance in instances})
+        ready = [await line.figure(instance, "process_ready") for instance in instances]
+        return sum(found.values()) == parts and set(ready) == {1}
 
-        async def all_owned() -> bool:
-            found.update({instance: await self.figure(instance, "parts_owned") for instance in instances})
-            ready = [await self.figure(instance, "process_ready") for instance in instances]
-            return sum(found.values()) == self._parts and set(ready) == {1}
-
-        await eventually(all_owned, f"{instances} to have all parts", 40.0)
-        return found
+    await eventually(all_owned, f"{instances} to have all parts", 40.0)
+    return found
 
 
 class Load:
@@ -378,61 +321,58 @@ class Load:
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-async def test_killed_and_paused_processes_lose_and_double_nothing(broker: Broker, service: Make, parts: int) -> None:
-    processes = Processes(service, broker, "analyze", parts)
+async def test_killed_and_paused_processes_lose_and_double_nothing(
+    broker: Broker, new_line: NewLine, parts: int
+) -> None:
+    line = new_line(broker, MINTLINE_MINT_PARTITIONS=str(parts))
     async with bus(broker, mint_partitions=parts) as opened:
-        processes.start("p0", "p1")
-        owners = await processes.owners("p0", "p1")
+        launch(line, "analyze", "p0", "p1")
+        shares = await owners(line, parts, "p0", "p1")
         load = Load(opened)
         loading = asyncio.create_task(load.run())
         await load.reach(0.2)
-        victim = max(owners, key=lambda instance: owners[instance])
-        (other,) = owners.keys() - {victim}
-        processes.running[victim].kill()
-        await processes.owners(other)
-        processes.start(victim)
-        owners = await processes.owners("p0", "p1")
+        victim = max(shares, key=lambda instance: shares[instance])
+        (other,) = shares.keys() - {victim}
+        line.services[victim].kill()
+        await owners(line, parts, other)
+        launch(line, "analyze", victim)
+        shares = await owners(line, parts, "p0", "p1")
         await load.reach(0.6)
-        sleeper = max(owners, key=lambda instance: owners[instance])
-        (other,) = owners.keys() - {sleeper}
-        processes.running[sleeper].signal(signals.SIGSTOP)
-        await processes.owners(other)
+        sleeper = max(shares, key=lambda instance: shares[instance])
+        (other,) = shares.keys() - {sleeper}
+        line.services[sleeper].signal(signals.SIGSTOP)
+        await owners(line, parts, other)
         await load.reach(0.8)
-        processes.running[sleeper].signal(signals.SIGCONT)
-        await processes.owners("p0", "p1")
+        line.services[sleeper].signal(signals.SIGCONT)
+        await owners(line, parts, "p0", "p1")
         await loading
         await worked_through(opened, parts)
         found = await decided(opened)
         assert await read(opened, "DEAD", after_sequence=0) == []
     assert Counter(data for lines in found.values() for data in lines).most_common(1)[0][1] == 1
     assert found == EXPECTED
-    assert processes.running[sleeper].running
+    assert line.services[sleeper].running
 
 
-async def test_a_second_dispatch_takes_over(broker: Broker, service: Make) -> None:
+async def test_a_second_dispatch_takes_over(broker: Broker, new_line: NewLine) -> None:
     users = ("taker", "other")
     wish = BotConfig(strategy=Strategy.SNIPER, min_score=0)
     await enrol(Common(nats_url=broker.url, partitions=4), [(user, wish) for user in users])
     first = [_decision(lines[0]) for lines in EXPECTED.values()]
-    processes = Processes(service, broker, "dispatch", 1)
+    line = new_line(broker)
     async with bus(broker) as opened:
 
         async def addressed(decisions: list[Decision]) -> list[str]:
             """The ids of all signals, once those of these decisions are there."""
             await opened.append([Out(f"decisions.{each.strategy}.{each.mint}", encode(each)) for each in decisions])
-
-            async def settled() -> bool:
-                info = await opened.consumer_info("DECISIONS", "dispatch")
-                return not info["num_pending"] + info["num_ack_pending"]
-
-            await eventually(settled, "the decisions to be matched")
+            await drained(opened, [subjects.DISPATCH])
             return [json.loads(message.data)["id"] for message in await read(opened, "SIGNALS", after_sequence=0)]
 
-        processes.start("p0", "p1")
-        owners = await processes.owners("p0", "p1")
+        launch(line, "dispatch", "p0", "p1")
+        shares = await owners(line, 1, "p0", "p1")
         await addressed(first[::2])
-        processes.running.pop(max(owners, key=lambda instance: owners[instance])).kill()
-        await processes.owners(*processes.running)
+        line.services.pop(max(shares, key=lambda instance: shares[instance])).kill()
+        await owners(line, 1, *line.services)
         signalled = await addressed(first[1::2])
     wanted = [signal_id(each.id, user) for each in first if each.strategy == Strategy.SNIPER for user in users]
     assert len(wanted) > 20

@@ -2,58 +2,35 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from bots.book import PROMPT_NS, Book
 from bots.group import Arrived, Group
-from schemas import curve
-from schemas.config import BotConfig, BotWanted, TakeProfit, Wanted
+from bots.testing import SOL, asked, store, trade, wanted
+from schemas.config import TakeProfit
 from schemas.events import (
     Decision,
     Entry,
     Fill,
     Intent,
-    Market,
     Origin,
     Reason,
     Refusal,
-    RiskLevel,
     Side,
-    Signal,
-    Strategy,
-    TokenTraded,
 )
 
 MS = 1_000_000
 SECOND = 1000 * MS
 T = 1_790_000_000 * SECOND
-SOL = 1_000_000_000
 LANDING = 600 * MS
 
 
-def market(sol: int, at_ns: int) -> Market:
-    """After others put this much SOL into a fresh curve."""
-    state = curve.quote_buy_sol(curve.FRESH, sol * SOL).after if sol else curve.FRESH
-    return Market(virtual_lamports=state.virtual_lamports, virtual_tokens=state.virtual_tokens, seen_at_ns=at_ns)
-
-
-def trade(sol: int, at_ns: int) -> TokenTraded:
-    return TokenTraded(
-        id=f"t{at_ns}", mint="M", signature="s", side=Side.BUY, trader="x", pool="pump", lamports=1, tokens=1,
-        trader_tokens_after=None, market=market(sol, at_ns), pool_lamports=None, pool_tokens=None, seen_at_ns=at_ns,
-    )  # fmt: skip
-
-
 def signal(at_ns: int = T, sequence: int = 1, side: Side = Side.BUY) -> Arrived:
-    found = Signal(
-        id=f"d{sequence}:SNIPER:u", user="u", decision_id=f"d{sequence}:SNIPER", strategy=Origin.SNIPER, side=side,
-        mint="M", creator="c", score=90, risk=RiskLevel.LOW, reasons=(), arithmetic_known=True,
-        market=market(0, at_ns), config_revision=1, decided_at_ns=at_ns, expires_at_ns=at_ns + 30 * SECOND,
-    )  # fmt: skip
-    return Arrived(found, sequence)
+    found, decision = asked("u", at_ns=at_ns, side=side), f"d{sequence}:SNIPER"
+    return Arrived(msgspec.structs.replace(found, id=f"{decision}:u", decision_id=decision), sequence)
 
 
 def alarm(at_ns: int) -> Decision:
@@ -65,9 +42,7 @@ def alarm(at_ns: int) -> Decision:
 
 def book(**config: Any) -> Book:
     made = Book(LANDING)
-    numbers = {name: Decimal(value) if name.endswith("_percent") else value for name, value in config.items()}
-    wanted = BotConfig(**{"strategy": Strategy.SNIPER, "tp_strategy": TakeProfit.TIME_EXIT, **numbers})
-    bot = BotWanted(user="u", wanted=Wanted.RUNNING, config=wanted, changed_at_ns=T)
+    bot = wanted("u", at_ns=T, **{"tp_strategy": TakeProfit.TIME_EXIT, **config})
     assert made.configure("u", bot, 1, T) is None
     return made
 
@@ -76,30 +51,21 @@ def entries(group: Group) -> list[Entry]:
     return group.entries.get("u", [])
 
 
-def last(made: Book) -> int:
-    """Sequence of the newest line."""
-    return max((account.last_sequence for account in made._accounts.values()), default=0)
-
-
-def store(made: Book, group: Group) -> list[Entry]:
-    made.settle(group, group.drafts, 1 + last(made))
-    made.undo(group)
-    return entries(group)
-
-
 def act(
     made: Book, until_ns: int, *signals: Arrived, alarms: tuple[Decision, ...] = (), now_ns: int = 0
 ) -> list[Entry]:
     for each in alarms:
         made.hear_alarm(each)
-    return store(made, made.act(signals, until_ns, now_ns or until_ns))
+    group = made.act(signals, until_ns, now_ns or until_ns)
+    store(made, group)
+    return entries(group)
 
 
 def test_an_order_lands_at_the_market_that_all_events_up_to_then_left() -> None:
     made = book(slippage_percent=100)
-    made.hear(trade(5, T + 100 * MS))
-    made.hear(trade(10, T + LANDING))  # at the very instant of landing: it comes first
-    made.hear(trade(50, T + LANDING + 1))
+    made.hear(trade("M", 5 * SOL, T + 100 * MS))
+    made.hear(trade("M", 10 * SOL, T + LANDING))  # at the very instant of landing: it comes first
+    made.hear(trade("M", 50 * SOL, T + LANDING + 1))
     intent = act(made, T, signal())[0]
     assert isinstance(intent, Intent)
     assert intent.at_ns == T
@@ -112,7 +78,7 @@ def test_an_order_lands_at_the_market_that_all_events_up_to_then_left() -> None:
 
 def test_a_price_that_ran_away_until_the_landing_is_refused() -> None:
     made = book(slippage_percent=5)
-    made.hear(trade(20, T + 100 * MS))
+    made.hear(trade("M", 20 * SOL, T + 100 * MS))
     act(made, T, signal())
     refusal = act(made, T + LANDING)[0]
     assert isinstance(refusal, Refusal)
@@ -121,7 +87,7 @@ def test_a_price_that_ran_away_until_the_landing_is_refused() -> None:
 
 def test_a_signal_acts_before_later_events_however_late_it_comes() -> None:
     made = book()
-    made.hear(trade(1, T + 10 * MS))
+    made.hear(trade("M", 1 * SOL, T + 10 * MS))
     first = act(made, T - 1)
     found = act(made, T + 5 * MS, signal(), now_ns=T + 60 * MS)
     assert first == []
@@ -135,7 +101,7 @@ def test_the_answers_do_not_depend_on_how_time_is_cut() -> None:
     def run(steps: list[int]) -> list[Entry]:
         made, found = book(tp_config={"seconds": 2}, slippage_percent=50), []
         for n in range(40):
-            made.hear(trade(n % 7, T + n * 100 * MS))
+            made.hear(trade("M", n % 7 * SOL, T + n * 100 * MS))
         given = [signal()]
         for step in steps:
             found += act(made, step, *given, now_ns=T)
@@ -150,7 +116,7 @@ def test_the_answers_do_not_depend_on_how_time_is_cut() -> None:
 
 def test_a_deadline_orders_at_its_own_time_and_lands_later() -> None:
     made = book(tp_config={"seconds": 2})
-    made.hear(trade(1, T + SECOND))
+    made.hear(trade("M", 1 * SOL, T + SECOND))
     act(made, T, signal())
     found = act(made, T + 5 * SECOND)
     opened = T + LANDING
@@ -182,7 +148,7 @@ def test_a_pending_order_lands_after_a_restart() -> None:
     fresh = book()
     fresh.fold(group.drafts[0].append, 1)
     assert fresh.holders.orders == 1
-    fresh.remember(trade(0, T + 100 * MS))
+    fresh.remember(trade("M", 0, T + 100 * MS))
     fill = act(fresh, T + SECOND)[0]
     assert isinstance(fill, Fill)
     assert (fill.at_ns, fill.order_id) == (T + LANDING, "d1:SNIPER:u:buy")
@@ -206,10 +172,10 @@ def test_an_expired_signal_is_refused_however_it_is_told() -> None:
 
 def test_an_old_event_informs_and_is_acted_on_now() -> None:
     made = book(stop_loss_percent=10, slippage_percent=100)
-    made.hear(trade(30, T + 100 * MS))
+    made.hear(trade("M", 30 * SOL, T + 100 * MS))
     act(made, T, signal())
     act(made, T + SECOND)
-    made.hear(trade(0, T + 2 * SECOND))
+    made.hear(trade("M", 0, T + 2 * SECOND))
     now_ns = T + 60 * SECOND
     found = act(made, now_ns, now_ns=now_ns)
     assert (type(found[0]), found[0].at_ns, found[0].reason) == (Intent, now_ns, Reason.STOP_LOSS)

@@ -23,11 +23,9 @@ from ingest.market import Market
 from ingest.simulator import serve
 from runtime.bus import Bus
 from runtime.declare import declare
-from runtime.embedded import broker_binary, broker_config, free_port
-from runtime.login import connection_options
-from runtime.settings import Common, SettingsError
-from runtime.testing import WAIT_S_MAX, Broker, Service, eventually
-from runtime.web import fetch
+from runtime.embedded import broker_config
+from runtime.settings import Common
+from runtime.testing import Broker, Service, eventually
 
 nkeys = pytest.importorskip("nkeys", reason="the nkeys library is not installed")
 
@@ -36,6 +34,7 @@ PARTITIONS = 2
 PASSWORD = "pa55-word"  # what a log must not show
 
 Make = Callable[..., Service]
+NewLine = Callable[..., Any]  # the fixture's
 Environ = dict[str, str]
 
 
@@ -43,9 +42,7 @@ class Secured(Broker):
     """The repository's configuration, with other access to it."""
 
     def __init__(self, data_dir: Path, access: str) -> None:
-        super().__init__(data_dir)
-        data_dir.mkdir(parents=True)
-        self.config = data_dir.parent / "broker.conf"
+        super().__init__(data_dir, data_dir.parent / "broker.conf")
         self.allow(access)
 
     def allow(self, access: str) -> None:
@@ -53,27 +50,9 @@ class Secured(Broker):
         base = broker_config().read_text().replace("authorization { timeout: 3 }", "")
         self.config.write_text(f"{base}\n{access}\n")
 
-    def start(self) -> None:
-        command = [
-            broker_binary(), "-c", str(self.config), "-a", "127.0.0.1", "-p", str(self.port),
-            "-m", str(self.monitor_port), "-sd", str(self.data_dir), "-l", str(self.data_dir / "nats.log"),
-        ]  # fmt: skip
-        self._process = subprocess.Popen(command)
-        due = time.monotonic() + WAIT_S_MAX
-        while time.monotonic() < due and self._process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            time.sleep(0.01)
-        self.kill()
-        raise AssertionError(f"nats-server did not start: {self.log()[-2000:]}")
-
     def reload(self, access: str) -> None:
         self.allow(access)
         self.signal(signal.SIGHUP)
-
-    def log(self) -> str:
-        path = self.data_dir / "nats.log"
-        return path.read_text() if path.exists() else ""
 
     def refusals(self) -> int:
         """Connections that did not get through login or handshake."""
@@ -223,22 +202,15 @@ def _creds_file(authority: Authority, directory: Path) -> tuple[str, Environ]:
 WAYS = [_nkey_over_tls, _client_certificate, _password, _password_in_the_address, _creds_file]
 
 
-async def ready(port: int, wanted: bool = True) -> bool:
-    with contextlib.suppress(OSError, TimeoutError):
-        status, _ = await fetch(f"http://127.0.0.1:{port}/readyz", 2.0)
-        return (status == 200) is wanted
-    return False
-
-
 def common(environ: Environ) -> Common:
     """The same settings for a bus of our own."""
     given = {name.removeprefix("MINTLINE_").lower(): value for name, value in environ.items()}
     return Common(**{**given, "partitions": PARTITIONS})
 
 
-def environ_of(broker: Broker, environ: Environ, **more: str) -> Environ:
+def environ_of(broker: Broker, environ: Environ) -> Environ:
     given = {name: value.replace("PORT", str(broker.port)) for name, value in environ.items()}
-    return {"MINTLINE_NATS_URL": broker.url, "MINTLINE_PARTITIONS": str(PARTITIONS), **given, **more}
+    return {"MINTLINE_NATS_URL": broker.url, **given}
 
 
 def complaints(service: Service, event: str = "broker_error") -> list[dict[str, Any]]:
@@ -252,14 +224,12 @@ async def test_the_line_works_and_survives_a_restart_of_the_broker(
     way: Callable[[Authority, Path], tuple[str, Environ]],
     authority: Authority,
     secured: Callable[[str], Secured],
-    service: Make,
+    new_line: NewLine,
     tmp_path: Path,
 ) -> None:
     access, given = way(authority, tmp_path)
     broker = secured(access)
     environ = environ_of(broker, given)
-    ports = {"ingest": free_port(), "analyze": free_port()}
-    services: list[Service] = []
     bus = Bus(lambda event, **fields: None)
     await asyncio.wait_for(bus.open(common(environ), "test"), 10)
     try:
@@ -269,22 +239,18 @@ async def test_the_line_works_and_survives_a_restart_of_the_broker(
             return bus.connected and (await bus.stream_info("DECISIONS"))["state"]["messages"] > more_than
 
         async with serve(Market(1), speed=100) as simulator:
-            for name, port in ports.items():
-                more = {"MINTLINE_INGEST_FEED_URL": simulator.url} if name == "ingest" else {}
-                services.append(service(name, **environ, **more, MINTLINE_HTTP_PORT=str(port)))
-                services[-1].start()
-            for name, port in ports.items():
-                await eventually(lambda port=port: ready(port), f"{name} to be ready")
+            line = new_line(broker, partitions=PARTITIONS, **environ, MINTLINE_INGEST_FEED_URL=simulator.url)
+            await line.start("ingest", "analyze")
             await eventually(lambda: decided(5), "decisions")
             before = (await bus.stream_info("DECISIONS"))["state"]["messages"]
             with broker.stopped():
-                for name, port in ports.items():
-                    await eventually(lambda port=port: ready(port, False), f"{name} to notice")
+                for name in line.services:
+                    await line.ready(name, False)
             await eventually(lambda: decided(before + 5), "decisions after the restart")
-            await eventually(lambda: ready(ports["analyze"]), "analyze to be ready again")
+            await line.ready("analyze")
     finally:
         await bus.close()
-    assert not any(PASSWORD in made.text() for made in services)
+    assert not any(PASSWORD in made.text() for made in line.services.values())
 
 
 # What is wrong
@@ -337,14 +303,13 @@ def _wrong(name: str, authority: Authority, directory: Path) -> Wrong:
     ],
 )
 async def test_what_is_wrong_is_told_once_and_tried_again(
-    kind: str, name: str, authority: Authority, secured: Callable[[str], Secured], service: Make, tmp_path: Path
+    kind: str, name: str, authority: Authority, secured: Callable[[str], Secured], new_line: NewLine, tmp_path: Path
 ) -> None:
     wrong = _wrong(name, authority, tmp_path)
     broker = secured(wrong.access)
-    port = free_port()
-    feed = {"MINTLINE_INGEST_FEED_URL": "ws://127.0.0.1:9/none"} if kind == "ingest" else {}
-    started = service(kind, **environ_of(broker, wrong.environ, **feed, MINTLINE_HTTP_PORT=str(port)))
-    started.start()
+    environ = environ_of(broker, wrong.environ)
+    line = new_line(broker, partitions=PARTITIONS, **environ, MINTLINE_INGEST_FEED_URL="ws://127.0.0.1:9/none")
+    started = line.launch(kind)
     await eventually(lambda: bool(complaints(started)), f"a word about it: {started.text()}")
     if name != "no TLS there":  # there we leave before anything is said
         await eventually(lambda: broker.refusals() > 1, "another attempt")
@@ -353,7 +318,7 @@ async def test_what_is_wrong_is_told_once_and_tried_again(
     assert told["at"] == broker.url
     # Without a certificate of ours the handshake is over before the refusal, which a reset may overtake.
     assert len(complaints(started, "broker_unreachable")) <= (name == "no certificate of ours")
-    assert await ready(port, False)
+    assert (await line.get(kind, "readyz"))[0] == 503
     assert PASSWORD not in started.text()
     started.signal(signal.SIGTERM)
     assert started.wait(EXIT_S_MAX) == 0, started.text()
@@ -440,69 +405,21 @@ async def test_an_error_that_the_broker_sends_ends_the_connection_and_not_the_cl
 
 
 async def test_a_login_that_is_allowed_later_is_taken(
-    secured: Callable[[str], Secured], service: Make, tmp_path: Path
+    secured: Callable[[str], Secured], new_line: NewLine, tmp_path: Path
 ) -> None:
     key = Key("U")
     (tmp_path / "line.nk").write_text(key.seed)
     broker = secured(nkey_user(Key("U")))
-    port = free_port()
-    started = service(
-        "dispatch",
-        **environ_of(broker, {"MINTLINE_NATS_NKEY": str(tmp_path / "line.nk")}, MINTLINE_HTTP_PORT=str(port)),
-    )
-    started.start()
+    line = new_line(broker, partitions=PARTITIONS, MINTLINE_NATS_NKEY=str(tmp_path / "line.nk"))
+    started = line.launch("dispatch")
     await eventually(lambda: bool(complaints(started)), "the refusal")
     broker.reload(nkey_user(key))
-    await eventually(lambda: ready(port), "the process to be ready")
+    await line.ready("dispatch")
 
     broker.reload(nkey_user(Key("U")))  # taken away while connected
-    await eventually(lambda: ready(port, False), "the process to notice")
+    await line.ready("dispatch", False)
     await eventually(lambda: len(complaints(started)) > 1, "a word about it")
     broker.reload(nkey_user(key))
-    await eventually(lambda: ready(port), "the process to be ready again")
+    await line.ready("dispatch")
     started.signal(signal.SIGTERM)
     assert started.wait(EXIT_S_MAX) == 0
-
-
-@pytest.mark.parametrize(
-    ("variable", "content"),
-    [
-        ("nkey", None),
-        ("nkey", "no seed"),
-        ("nkey", "SUNOTASEEDATALL"),
-        ("nkey", "SU…"),
-        ("nkey", "an account's"),  # replaced below: a seed, but not a user's
-        ("credentials", None),
-        ("credentials", "-----BEGIN NATS USER JWT-----\nx\n"),
-        ("credentials", "-----BEGIN USER NKEY SEED-----\nx\n"),
-        ("credentials", "-----BEGIN NATS USER JWT-----\nx\n-----BEGIN USER NKEY SEED-----\nx\n"),
-        ("ca", None),
-        ("ca", "no certificate"),
-        ("cert", None),
-        ("cert", "no certificate"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_told_by_its_variable(variable: str, content: str | None, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    if content is not None:
-        path.write_text(Key("A").seed if content == "an account's" else content)
-    with pytest.raises(SettingsError, match=f"MINTLINE_NATS_{variable.upper()}") as raised:
-        connection_options(Common(**{f"nats_{variable}": str(path)}))
-    assert str(path) in str(raised.value)
-
-
-def test_a_secret_in_an_unusable_file_is_not_shown(tmp_path: Path) -> None:
-    seed = Key("A").seed
-    (tmp_path / "account.nk").write_text(seed)
-    with pytest.raises(SettingsError) as raised:
-        connection_options(Common(nats_nkey=str(tmp_path / "account.nk")))
-    assert seed not in str(raised.value)
-
-
-@pytest.mark.parametrize("kind", ["dispatch", "ingest"])
-def test_a_process_ends_with_status_2_for_such_a_file(kind: str, service: Make, tmp_path: Path) -> None:
-    started = service(kind, MINTLINE_NATS_NKEY=str(tmp_path / "nowhere.nk"))
-    started.start()
-    assert started.wait() == 2
-    path = tmp_path / "nowhere.nk"
-    assert started.text() == f"mintline {kind}: MINTLINE_NATS_NKEY: {path}: No such file or directory\n"

@@ -4,54 +4,43 @@ user in order. Real broker; where it matters, real processes."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal as signals
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from bots.testing import (
-    addressed,
+    KEEPING,
+    SOL,
     configure,
     expected,
     fleet,
+    happen,
     ledger,
+    send,
     settled,
     shared,
+    signal,
     tell,
     trade,
     until_settled,
 )
 from runtime import buckets
 from runtime.bus import Bus
-from runtime.embedded import free_port
 from runtime.members import TTL_S, Replaced
-from runtime.testing import Broker, Service, eventually
-from runtime.web import fetch
-from runtime.wire import Out
-from schemas.codec import Decoder, encode
+from runtime.testing import Broker, eventually
+from runtime.testing import bus as open_bus
 from schemas.config import TakeProfit
-from schemas.events import (
-    Append,
-    Fill,
-    Intent,
-    Reason,
-    Side,
-)
+from schemas.events import Fill, Intent, Reason, Side
 
 PARTITIONS = 32
-SECOND = 1_000_000_000
 USERS = [f"u{number}" for number in range(100)]
-
-Make = Callable[..., Service]
-_append: Decoder[Append] = Decoder(Append)
 
 
 @pytest.fixture
 async def bus(broker: Broker) -> AsyncIterator[Bus]:
-    from runtime.testing import bus as open_bus
-
     async with open_bus(broker, partitions=PARTITIONS) as opened:
         yield opened
 
@@ -60,7 +49,7 @@ async def bus(broker: Broker) -> AsyncIterator[Bus]:
 
 
 async def test_who_joins_takes_a_share_and_who_stops_hands_it_over(broker: Broker, bus: Bus) -> None:
-    await configure(bus, *USERS)
+    await configure(bus, *USERS, **KEEPING)
     async with fleet(broker.url, PARTITIONS, "a") as first:
         await shared(PARTITIONS, first)
         await tell(bus, 0, USERS)
@@ -83,14 +72,13 @@ async def test_an_owner_that_wakes_up_overtaken_is_refused_though_nobody_has_wri
 ) -> None:
     """It has decided and sleeps before it stores; its successor has claimed, but not written for these users: only the
     ownership record tells the broker that the sleeper's view is of the past."""
-    await configure(bus, *USERS)
+    await configure(bus, *USERS, **KEEPING)
     async with fleet(broker.url, PARTITIONS, "a") as sleeper:
         await shared(PARTITIONS, sleeper)
         asleep, wake = sleeper.hold_lines(monkeypatch.setattr)
         await tell(bus, 0, USERS)
         await asleep.wait()
-        sleeper.silence()
-        await buckets.delete(bus, "members", "bots.a")  # as when its time is over
+        await sleeper.silence(bus)
         async with fleet(broker.url, PARTITIONS, "b") as successor:
             _, go_on = successor.hold_lines(monkeypatch.setattr)
             await shared(PARTITIONS, successor)
@@ -107,16 +95,16 @@ async def test_positions_taken_over_are_ended_by_their_price(broker: Broker, bus
     """The highest value before the hand-over counts: the successor reads the past trades of what it takes over."""
     users = USERS[:12]
     trailing = {"arm_percent": 10, "trail_percent": 10}
-    await configure(bus, *users, tp_strategy=TakeProfit.TRAILING_STOP, tp_config=trailing)
+    await configure(bus, *users, **{**KEEPING, "tp_strategy": TakeProfit.TRAILING_STOP, "tp_config": trailing})
     async with fleet(broker.url, PARTITIONS, "b") as successor:
         async with fleet(broker.url, PARTITIONS, "a") as first:
             await shared(PARTITIONS, first, successor)
             for number, user in enumerate(users):
-                await bus.append([Out(f"signals.{user}", encode(addressed(user, number)))])
+                await send(bus, signal(user, number))
             books = (first.fleet.book, successor.fleet.book)
             await eventually(lambda: sum(book.holders.positions for book in books) == len(users), "all to be held")
             for sol in (60, 58):  # armed, and not yet far enough below
-                await bus.append([Out(f"tokens.traded.M{n}", encode(trade(f"M{n}", sol))) for n in range(len(users))])
+                await happen(bus, *(trade(f"M{n}", sol * SOL) for n in range(len(users))))
 
             def marked() -> bool:
                 held = [p for book in books for a in book._accounts.values() for p in a.positions.values()]
@@ -126,7 +114,7 @@ async def test_positions_taken_over_are_ended_by_their_price(broker: Broker, bus
             assert books[0].holders.positions > 0
             await first.stop()
         await shared(PARTITIONS, successor)
-        await bus.append([Out(f"tokens.traded.M{n}", encode(trade(f"M{n}", 40))) for n in range(len(users))])
+        await happen(bus, *(trade(f"M{n}", 40 * SOL) for n in range(len(users))))
 
         async def all_sold() -> bool:
             entries = [entry for line in await ledger(bus) for entry in line.entries]
@@ -150,7 +138,7 @@ async def test_the_earlier_of_two_lives_of_one_instance_ends_and_says_why(broker
 
 
 async def test_a_broker_that_comes_back_finds_the_same_shares(broker: Broker, bus: Bus) -> None:
-    await configure(bus, *USERS)
+    await configure(bus, *USERS, **KEEPING)
     async with fleet(broker.url, PARTITIONS, "a") as first, fleet(broker.url, PARTITIONS, "b") as second:
         await shared(PARTITIONS, first, second)
         before = (first.owned, second.owned)
@@ -169,42 +157,28 @@ async def test_a_broker_that_comes_back_finds_the_same_shares(broker: Broker, bu
 # Real processes
 
 
-class Processes:
-    def __init__(self, make: Make, broker: Broker) -> None:
-        self._make, self._broker = make, broker
-        self._ports: dict[str, int] = {}
-        self.running: dict[str, Service] = {}
+@pytest.fixture
+def processes(broker: Broker, new_line: Callable[..., Any]) -> Any:
+    """Of the bots, by their instances."""
+    at_once = {"MINTLINE_BOTS_LANDING_MS": "0", "MINTLINE_BOTS_SETTLE_MS": "0"}
+    return new_line(broker, partitions=PARTITIONS, **at_once)
 
-    def start(self, *instances: str) -> None:
-        for instance in instances:
-            self._ports[instance] = free_port()
-            self.running[instance] = self._make(
-                "bots", MINTLINE_NATS_URL=self._broker.url, MINTLINE_PARTITIONS=str(PARTITIONS),
-                MINTLINE_INSTANCE=instance, MINTLINE_HTTP_PORT=str(self._ports[instance]),
-                MINTLINE_BOTS_LANDING_MS="0", MINTLINE_BOTS_SETTLE_MS="0",
-            )  # fmt: skip
-            self.running[instance].start()
 
-    async def figure(self, instance: str, name: str) -> int:
-        with contextlib.suppress(OSError, TimeoutError):
-            text = (await fetch(f"http://127.0.0.1:{self._ports[instance]}/metrics", 2.0))[1].decode()
-            values = [line.split()[-1] for line in text.splitlines() if line.startswith(f"mintline_{name}")]
-            return sum(int(float(value)) for value in values)
-        return -1
+async def share(processes: Any, *instances: str) -> None:
+    """Wait until these have all partitions between them, and each has some."""
 
-    async def shared(self, *instances: str) -> None:
-        async def all_owned() -> bool:
-            owned = [await self.figure(instance, "partitions_owned") for instance in instances]
-            return sum(owned) == PARTITIONS and min(owned) > 0
+    async def all_owned() -> bool:
+        owned = [await processes.figure(instance, "partitions_owned") for instance in instances]
+        return sum(owned) == PARTITIONS and min(owned) > 0
 
-        await eventually(all_owned, f"{instances} to share the partitions", 40.0)
+    await eventually(all_owned, f"{instances} to share the partitions", 40.0)
 
 
 async def test_four_and_then_two_processes_under_load_keep_each_users_order(
-    broker: Broker, bus: Bus, service: Make
+    broker: Broker, bus: Bus, processes: Any
 ) -> None:
-    await configure(bus, *USERS)
-    processes, told = Processes(service, broker), 0
+    await configure(bus, *USERS, **KEEPING)
+    told = 0
 
     async def load(stop: asyncio.Event) -> None:
         nonlocal told
@@ -213,38 +187,39 @@ async def test_four_and_then_two_processes_under_load_keep_each_users_order(
             told += 1
             await asyncio.sleep(0.02)  # the pace of the load, no wait for anything
 
-    processes.start("p0")
-    await processes.shared("p0")
+    processes.launch("bots", "p0")
+    await share(processes, "p0")
     stop = asyncio.Event()
     loading = asyncio.create_task(load(stop))
-    processes.start("p1", "p2", "p3")
-    await processes.shared("p0", "p1", "p2", "p3")
-    processes.running["p0"].signal(signals.SIGTERM)
-    processes.running["p2"].kill()
-    await processes.shared("p1", "p3")
+    for instance in ("p1", "p2", "p3"):
+        processes.launch("bots", instance)
+    await share(processes, "p0", "p1", "p2", "p3")
+    processes.services["p0"].signal(signals.SIGTERM)
+    processes.services["p2"].kill()
+    await share(processes, "p1", "p3")
     stop.set()
     await loading
     await until_settled(bus, told, USERS)
-    assert processes.running["p0"].wait() == 0
+    assert processes.services["p0"].wait() == 0
     assert await settled(bus) == expected(told, USERS)
 
 
 async def test_a_paused_process_is_overtaken_and_does_no_harm_when_it_goes_on(
-    broker: Broker, bus: Bus, service: Make
+    broker: Broker, bus: Bus, processes: Any
 ) -> None:
-    await configure(bus, *USERS)
-    processes = Processes(service, broker)
-    processes.start("p0", "p1")
-    await processes.shared("p0", "p1")
+    await configure(bus, *USERS, **KEEPING)
+    for instance in ("p0", "p1"):
+        processes.launch("bots", instance)
+    await share(processes, "p0", "p1")
     for number in range(20):
         await tell(bus, number, USERS)
-    processes.running["p0"].signal(signals.SIGSTOP)
+    processes.services["p0"].signal(signals.SIGSTOP)
     for number in range(20, 40):
         await tell(bus, number, USERS)
-    await processes.shared("p1")
+    await share(processes, "p1")
     await until_settled(bus, 40, USERS)
-    processes.running["p0"].signal(signals.SIGCONT)
-    await processes.shared("p0", "p1")
+    processes.services["p0"].signal(signals.SIGCONT)
+    await share(processes, "p0", "p1")
     await tell(bus, 40, USERS)
     await until_settled(bus, 41, USERS)
     assert await settled(bus) == expected(41, USERS)

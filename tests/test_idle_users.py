@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import time
 import tracemalloc
@@ -17,6 +16,7 @@ from bots import fleet
 from bots.book import Book
 from bots.owning import FIGURES as OWNING_FIGURES
 from bots.telling import FIGURES as BOTS_FIGURES
+from bots.testing import SOL, market
 from dispatch import __main__ as dispatch
 from dispatch.preferences import Preferences
 from observer.figures import OWN as OBSERVER_FIGURES
@@ -29,13 +29,12 @@ from runtime.bus import Bus
 from runtime.process import Process
 from runtime.readers import read
 from runtime.settings import Common
-from runtime.telemetry import Logger, now_ns
-from runtime.testing import Broker, Service, bus, eventually
+from runtime.telemetry import now_ns
+from runtime.testing import Broker, Life, Service, bus, eventually
 from runtime.web import fetch
-from schemas import curve
 from schemas.codec import Decoder, encode
 from schemas.config import BotConfig, BotWanted, TakeProfit, Wanted
-from schemas.events import Append, Decision, Fill, Market, Origin, RiskLevel, Side, Signal, Strategy
+from schemas.events import Append, Decision, Fill, Origin, RiskLevel, Side, Signal, Strategy
 
 USERS = 10_000
 PARTITIONS = 32
@@ -91,34 +90,23 @@ def test_a_user_without_a_signal_is_a_name_and_a_place_in_a_table(
 @asynccontextmanager
 async def processes(broker: Broker, tmp_path: Path) -> AsyncIterator[list[Process]]:
     """The insides of dispatch, bots and observer, each with its own connection, in this process."""
-    log = Logger("test", "json", "error", io.StringIO())
     figures = {"dispatch": dispatch.FIGURES, "bots": {**BOTS_FIGURES, **OWNING_FIGURES}, "observer": OBSERVER_FIGURES}
     common = Common(nats_url=broker.url, partitions=PARTITIONS, data_dir=str(tmp_path))
-    made = [Process(name, common, log, known) for name, known in figures.items()]
-    tasks = []
+    lives = [Life(name, common, known) for name, known in figures.items()]
+    made = [life.process for life in lives]
     try:
-        for process in made:
-            await process.bus.open(common, f"test-{process.service}")
+        for life in lives:
+            await life.open()
         of_dispatch, of_bots, of_observer = made
         poll = Poll(of_observer, ObserverSettings())
         await poll.serve()
-        for work in (
-            dispatch.main(of_dispatch, dispatch.DispatchSettings()),
-            fleet.Fleet(of_bots, landing_ns=0, settle_ns=0).run(),
-            poll.fold(),
-        ):
-            tasks.append(asyncio.create_task(work))
+        lives[0].work(dispatch.main(of_dispatch, dispatch.DispatchSettings()))
+        lives[1].work(fleet.Fleet(of_bots, landing_ns=0, settle_ns=0).run())
+        lives[2].work(poll.fold())
         yield made
     finally:
-        for process in made:
-            process.stop.set()
-            tasks.extend(process._tasks)
-        while not all(task.done() for task in tasks):
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=0.1)
-        for process in made:
-            await process.bus.close()
+        for life in lives:
+            await life.kill()
 
 
 async def existing(broker: Broker, users: int, made: list[Process]) -> dict[str, int]:
@@ -152,13 +140,11 @@ async def test_users_have_no_task_no_timer_and_no_subscription(broker: Broker, t
 
 
 def decision(number: int) -> Decision:
-    state = curve.quote_buy_sol(curve.FRESH, 20_000_000_000).after
     at_ns = now_ns()
-    market = Market(virtual_lamports=state.virtual_lamports, virtual_tokens=state.virtual_tokens, seen_at_ns=at_ns)
     return Decision(
         id=f"{number:032x}:GRADUATION", strategy=Origin.GRADUATION, side=Side.BUY, mint=f"M{number}", creator="c",
         score=90, previous_score=-1, risk=RiskLevel.LOW, reasons=(), features={}, arithmetic_known=True,
-        market=market, decided_at_ns=at_ns,
+        market=market(20 * SOL, at_ns), decided_at_ns=at_ns,
     )  # fmt: skip
 
 

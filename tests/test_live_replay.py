@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import json
-import re
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,13 +21,11 @@ from observer.rerun import Replay
 from portal.demo import demo_users
 from portal.enrol import enrol
 from runtime.bus import Bus
-from runtime.embedded import free_port
 from runtime.readers import read
 from runtime.settings import Common
 from runtime.telemetry import Figures, Logger
-from runtime.testing import Broker, Service, eventually
+from runtime.testing import Broker, drained, eventually
 from runtime.testing import bus as open_bus
-from runtime.web import fetch
 from schemas import subjects
 from schemas.codec import encode
 from schemas.config import BotConfig, TakeProfit
@@ -43,7 +38,7 @@ SETTLE_MS = 2_500  # of 5,000 after which an event only informs: room on both si
 LANDING_MS = 600
 ATTEMPTS = 3  # on a machine so loaded that something took longer than SETTLE_MS, the run is no example of the claim
 
-Make = Callable[..., Service]
+NewLine = Callable[..., Any]  # the fixture's
 
 
 def users() -> Iterator[tuple[str, BotConfig]]:
@@ -73,58 +68,6 @@ def users() -> Iterator[tuple[str, BotConfig]]:
         )
 
 
-class Line:
-    """The processes that decide, and ingest keeping its frames."""
-
-    def __init__(self, make: Make, broker: Broker, feed_url: str, recording: Path) -> None:
-        self._make = make
-        self._common = {"MINTLINE_NATS_URL": broker.url, "MINTLINE_PARTITIONS": str(PARTITIONS)}
-        self._own = {
-            "ingest": {
-                "MINTLINE_INGEST_FEED_URL": feed_url,
-                "MINTLINE_INGEST_API_KEY": "key",
-                "MINTLINE_INGEST_RECORD": str(recording),
-            },
-            "bots": {"MINTLINE_BOTS_SETTLE_MS": str(SETTLE_MS), "MINTLINE_BOTS_LANDING_MS": str(LANDING_MS)},
-        }
-        self._running: dict[str, Service] = {}
-        self._ports: dict[str, int] = {}
-
-    async def start(self, *names: str) -> None:
-        for name in names:
-            port = self._ports[name] = free_port()
-            service = self._make(name, **self._common, **self._own.get(name, {}), MINTLINE_HTTP_PORT=str(port))
-            self._running[name] = service
-            service.start()
-
-            async def ready(port: int = port) -> bool:
-                with contextlib.suppress(OSError, TimeoutError):
-                    return (await fetch(f"http://127.0.0.1:{port}/readyz", 2.0))[0] == 200
-                return False
-
-            await eventually(ready, f"{name} to be ready")
-
-    async def late(self) -> int:
-        """What came to the bots later than the settling time."""
-        metrics = (await fetch(f"http://127.0.0.1:{self._ports['bots']}/metrics", 5.0))[1].decode()
-        return int(float(re.findall(r"^mintline_late_total (\S+)", metrics, re.MULTILINE)[0]))
-
-    def stop(self, name: str) -> None:
-        self._running[name].signal(signal.SIGTERM)
-        assert self._running[name].wait() == 0, self._running[name].text()[-2000:]
-
-
-async def drained(bus: Bus) -> None:
-    """Wait until every stage has worked on all that it was given."""
-    for consumer in subjects.consumers(PARTITIONS):
-
-        async def settled(consumer: subjects.Consumer = consumer) -> bool:
-            info = await bus.consumer_info(consumer.stream, consumer.name)
-            return info["num_pending"] + info["num_ack_pending"] == 0
-
-        await eventually(settled, f"{consumer.name} to be done")
-
-
 async def ledgers(bus: Bus) -> dict[str, list[dict[str, Any]]]:
     """Each user's entries, in order."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -136,19 +79,24 @@ async def ledgers(bus: Bus) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-async def run_live(broker: Broker, bus: Bus, make: Make, recording: Path) -> tuple[int, int]:
+async def run_live(broker: Broker, bus: Bus, new_line: NewLine, recording: Path) -> tuple[int, int]:
     """RUN_S of the market through real processes. Gives the time of the last frame, up to which all is decided, and
     how much came later than the settling time."""
     await enrol(Common(nats_url=broker.url, partitions=PARTITIONS), users())
     async with serve(Market(seed=11), speed=SPEED) as simulator:
-        line = Line(make, broker, simulator.url, recording)
+        # Each reads what is its own.
+        line = new_line(
+            broker, MINTLINE_INGEST_FEED_URL=simulator.url, MINTLINE_INGEST_API_KEY="key",
+            MINTLINE_INGEST_RECORD=str(recording),
+            MINTLINE_BOTS_SETTLE_MS=str(SETTLE_MS), MINTLINE_BOTS_LANDING_MS=str(LANDING_MS),
+        )  # fmt: skip
         # ingest last: who follows new events only (bots, with nobody's position to look after) hears the first one.
         await line.start("analyze", "dispatch", "bots")
         await line.start("ingest")
         await asyncio.sleep(RUN_S)
         line.stop("ingest")
     last_ns = max(recorded.seen_at_ns for recorded in read_recording(recording))
-    await drained(bus)
+    await drained(bus, subjects.consumers(PARTITIONS))
 
     async def went_on() -> bool:
         """Time is acted on in its order: with something of a later time stored, all before it is."""
@@ -156,7 +104,7 @@ async def run_live(broker: Broker, bus: Bus, make: Make, recording: Path) -> tup
         return time.time_ns() > last_ns + SETTLE_MS * 1_000_000 and any(entry["at_ns"] > last_ns for entry in entries)
 
     await eventually(went_on, "the bots to act on what comes after the last frame", 30.0)
-    late = await line.late()
+    late = await line.figure("bots", "late_total")
     line.stop("bots")
     return last_ns, late
 
@@ -181,12 +129,12 @@ class Lived(NamedTuple):
     late: int
 
 
-async def lived(directory: Path, make: Make) -> Lived:
+async def lived(directory: Path, new_line: NewLine) -> Lived:
     broker = Broker(directory)
     broker.start()
     try:
         async with open_bus(broker, partitions=PARTITIONS) as bus:
-            last_ns, late = await run_live(broker, bus, make, directory / "heard.jsonl")
+            last_ns, late = await run_live(broker, bus, new_line, directory / "heard.jsonl")
             found = {
                 user: [entry for entry in entries if entry["at_ns"] <= last_ns]
                 for user, entries in (await ledgers(bus)).items()
@@ -199,10 +147,10 @@ async def lived(directory: Path, make: Make) -> Lived:
 
 
 async def test_live_and_replay_of_the_same_frames_write_the_same_decisions_and_ledgers(
-    service: Make, tmp_path: Path
+    new_line: NewLine, tmp_path: Path
 ) -> None:
     for attempt in range(ATTEMPTS):
-        run = await lived(tmp_path / str(attempt), service)
+        run = await lived(tmp_path / str(attempt), new_line)
         if not run.late:
             break
         print(f"\nattempt {attempt + 1}: {run.late} events or signals came more than {SETTLE_MS} ms late")

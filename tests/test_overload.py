@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
 import re
 import signal as signals
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bots.fleet import Fleet
-from bots.owning import FIGURES as OWNING_FIGURES
-from bots.telling import FIGURES as BOTS_FIGURES
-from ingest.market import Market as SimulatedMarket
+from bots.testing import KEEPING, SECOND_NS, configure, fleet, ledger, tell
+from ingest.market import Market
 from ingest.playback import Recording
 from ingest.recording import format_line
 from ingest.simulator import serve
 from observer.readback import audit
 from runtime import readers
 from runtime.bus import Bus
-from runtime.embedded import free_port
-from runtime.process import Process
 from runtime.settings import Common
-from runtime.telemetry import Logger, now_ns
-from runtime.testing import Broker, Service, eventually
-from runtime.testing import bus as open_bus
-from runtime.web import fetch
-from runtime.wire import Out, chunks
-from schemas import curve, subjects
-from schemas.codec import Decoder, encode
-from schemas.config import BotConfig, BotWanted, TakeProfit, Wanted
-from schemas.events import Append, Fill, Market, Origin, Reason, Refusal, RiskLevel, Side, Signal, Strategy
+from runtime.testing import Broker, Service, eventually, figures, labelled
+from schemas import subjects
+from schemas.events import Fill, Reason, Refusal
 
-# Of bots, of observer: there while something is unsettled.
-OLDEST = ("oldest_unsettled_timestamp_seconds", "consumer_oldest_unprocessed_timestamp_seconds")
-PARTITIONS = 4
-SECOND = 1_000_000_000
+# There while something is unsettled.
+OLDEST = {"bots": "oldest_unsettled_timestamp_seconds", "observer": "consumer_oldest_unprocessed_timestamp_seconds"}
 USERS = [f"u{number}" for number in range(100)]
 
 SPEED = 100
@@ -50,51 +36,20 @@ PLAYED_S = 8  # of our time; a hundred times as much of the market's
 WHOLE_LINE_S_MAX = 120.0
 RSS_MB_MAX = 250  # of each process of ours; measured over 20 s: at most 106
 
-Make = Callable[..., Service]
-_append: Decoder[Append] = Decoder(Append)
+NewLine = Callable[..., Any]  # the fixture's
 
 
-@pytest.fixture
-async def bus(broker: Broker) -> AsyncIterator[Bus]:
-    async with open_bus(broker, partitions=PARTITIONS) as opened:
-        yield opened
-
-
-def addressed(user: str, number: int, ttl_ns: int) -> Signal:
-    state = curve.quote_buy_sol(curve.FRESH, 20 * SECOND).after
-    at_ns = now_ns()
-    return Signal(
-        id=f"{number:032x}:SNIPER:{user}", user=user, decision_id=f"{number:032x}:SNIPER", strategy=Origin.SNIPER,
-        side=Side.BUY, mint=f"M{number}", creator="c", score=90, risk=RiskLevel.LOW, reasons=(), arithmetic_known=True,
-        market=Market(virtual_lamports=state.virtual_lamports, virtual_tokens=state.virtual_tokens, seen_at_ns=at_ns),
-        config_revision=0, decided_at_ns=at_ns, expires_at_ns=at_ns + ttl_ns,
-    )  # fmt: skip
-
-
-async def tell(bus: Bus, numbers: range, ttl_s: int) -> None:
+async def tell_all(bus: Bus, numbers: range, ttl_s: int) -> None:
     """As many decisions' signals, to every user."""
     for number in numbers:
-        for chunk in chunks(
-            [Out(f"signals.{user}", encode(addressed(user, number, ttl_s * SECOND))) for user in USERS]
-        ):
-            await bus.append(chunk)
-
-
-async def configure(bus: Bus) -> None:
-    config = BotConfig(
-        strategy=Strategy.SNIPER, tp_strategy=TakeProfit.FIXED, tp_config={"percent": 10_000}, max_open_positions=100,
-        max_entries_per_hour=3_600,
-    )  # fmt: skip
-    for user in USERS:
-        wish = BotWanted(user=user, wanted=Wanted.RUNNING, config=config, changed_at_ns=now_ns())
-        await bus.append([Out(f"$KV.bots.{user}", encode(wish))])
+        await tell(bus, number, USERS, ttl_ns=ttl_s * SECOND_NS)
 
 
 async def outcomes(bus: Bus) -> Counter[tuple[str, str]]:
     """(signal's id, EXPIRED or another reason or "filled"), and how often it stands in the ledger."""
     found: Counter[tuple[str, str]] = Counter()
-    for line in await readers.read(bus, "FILLS", after_sequence=0):
-        for entry in _append(line.data).entries if subjects.about_user(line.subject) else ():
+    for line in await ledger(bus):
+        for entry in line.entries:
             if isinstance(entry, Refusal):
                 found[entry.signal_id, entry.reason] += 1
             elif isinstance(entry, Fill):
@@ -113,99 +68,65 @@ async def until_settled(bus: Bus, count: int) -> None:
     await eventually(all_there, f"outcomes of {count} decisions", 40.0)
 
 
-async def figure(port: int, name: str) -> int:
-    """The highest of a process's figures of that name; -1 where it does not answer."""
-    try:
-        _, body = await fetch(f"http://127.0.0.1:{port}/metrics", 2.0)
-    except (OSError, TimeoutError):
-        return -1
-    values = [line.split()[-1] for line in body.decode().splitlines() if line.startswith(f"mintline_{name}")]
-    return max((int(float(value)) for value in values), default=-1)
-
-
 async def test_signals_that_expired_while_bots_were_paused_are_refused_and_the_others_executed(
-    broker: Broker, bus: Bus, service: Make
+    broker: Broker, bus: Bus, new_line: NewLine
 ) -> None:
-    await configure(bus)
-    ports = {"bots": free_port(), "observer": free_port()}
-    made = {
-        name: service(
-            name, MINTLINE_NATS_URL=broker.url, MINTLINE_PARTITIONS=str(PARTITIONS), MINTLINE_HTTP_PORT=str(port),
-            MINTLINE_BOTS_LANDING_MS="0", MINTLINE_BOTS_SETTLE_MS="0", MINTLINE_OBSERVER_POLL_INTERVAL_S="0.2",
-            MINTLINE_OBSERVER_MEASURE_INTERVAL_S="0.2",
-        )
-        for name, port in ports.items()
-    }  # fmt: skip
-    for each in made.values():
-        each.start()
-    await tell(bus, range(1), 60)
+    await configure(bus, *USERS, **KEEPING)
+    line = new_line(
+        broker, MINTLINE_BOTS_LANDING_MS="0", MINTLINE_BOTS_SETTLE_MS="0",
+        MINTLINE_OBSERVER_MEASURE_INTERVAL_S="0.2",
+    )  # fmt: skip
+    for name in OLDEST:
+        line.launch(name)
+    await tell_all(bus, range(1), 60)
     await until_settled(bus, 1)
-    made["bots"].signal(signals.SIGSTOP)
-    await tell(bus, range(1, 6), 1)
+    line.services["bots"].signal(signals.SIGSTOP)
+    await tell_all(bus, range(1, 6), 1)
 
     async def visible() -> bool:
-        return 0 < await figure(ports["observer"], OLDEST[1]) <= time.time() - 2
+        oldest = labelled(await line.figures("observer"), OLDEST["observer"])
+        return bool(oldest) and min(oldest) <= time.time() - 2
 
     await eventually(visible, "observer to tell that bots is two seconds behind")
-    await tell(bus, range(6, 8), 60)
-    made["bots"].signal(signals.SIGCONT)
+    await tell_all(bus, range(6, 8), 60)
+    line.services["bots"].signal(signals.SIGCONT)
     await until_settled(bus, 8)
     found = await outcomes(bus)
     assert found == wanted(range(1), "filled") + wanted(range(1, 6), Reason.EXPIRED) + wanted(range(6, 8), "filled")
 
     async def over() -> bool:
-        ready = [await figure(port, "process_ready") for port in ports.values()]
-        oldest = [await figure(port, name) for port, name in zip(ports.values(), OLDEST, strict=True)]
-        return (ready, oldest) == ([1, 1], [-1, -1])
+        pages = {name: await line.figures(name) for name in OLDEST}
+        return all(page and not labelled(page, OLDEST[name]) for name, page in pages.items())
 
     await eventually(over, "nobody to be behind any more")
-
-
-def _oldest(process: Process) -> int:
-    return process.figures.get("oldest_unsettled_at_ns", 0)
 
 
 async def test_a_store_that_hangs_shows_as_lag_and_holds_no_more_than_its_buffers(
     broker: Broker, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What does not fit waits at the broker, and expires there."""
-    await configure(bus)
-    process = Process(
-        "bots", Common(nats_url=broker.url, partitions=PARTITIONS), Logger("bots", "json", "error", io.StringIO()),
-        {**BOTS_FIGURES, **OWNING_FIGURES},
-    )  # fmt: skip
-    await process.bus.open(process.common, "test-bots")
-    store, held, go_on = process.bus.append, asyncio.Event(), asyncio.Event()
+    await configure(bus, *USERS, **KEEPING)
+    async with fleet(broker.url) as running:
 
-    async def hanging(messages: list[Out]) -> int:
-        if not messages[0].subject.startswith("fills.~"):
-            held.set()
-            await go_on.wait()
-        return await store(messages)
+        def oldest_ns() -> int:
+            return running.process.figures.get("oldest_unsettled_at_ns", 0)
 
-    monkeypatch.setattr(process.bus, "append", hanging)
-    fleet = Fleet(process, landing_ns=0, settle_ns=0)
-    running = asyncio.create_task(fleet.run())
-    try:
-        await tell(bus, range(1), 60)
+        held, go_on = running.hold_lines(monkeypatch.setattr)
+        await tell_all(bus, range(1), 60)
         await held.wait()
-        await tell(bus, range(1, 101), 1)  # 10,000: more than they hold
-        await tell(bus, range(101, 103), 60)
-        await eventually(lambda: 0 < _oldest(process) <= now_ns() - 2 * SECOND, "the fleet to tell that it is behind")
-        buffered = [reader.buffered for reader in fleet._owning.readers.values()]
+        await tell_all(bus, range(1, 101), 1)  # 10,000: more than they hold
+        await tell_all(bus, range(101, 103), 60)
+        await eventually(
+            lambda: 0 < oldest_ns() <= time.time_ns() - 2 * SECOND_NS, "the fleet to tell that it is behind"
+        )
+        buffered = [reader.buffered for reader in running.fleet._owning.readers.values()]
         assert max(buffered) <= readers.BUFFERED_MESSAGES_MAX
         assert sum(buffered) < 101 * len(USERS)
-        print(f"buffered {buffered}, lag {(now_ns() - _oldest(process)) / SECOND:.1f} s")
+        print(f"buffered {buffered}, lag {(time.time_ns() - oldest_ns()) / SECOND_NS:.1f} s")
         go_on.set()
         await until_settled(bus, 103)
-        await eventually(lambda: not _oldest(process), "the fleet to have caught up")
-    finally:
-        go_on.set()
-        process.stop.set()
-        await running
-        for task in tuple(process._tasks):
-            task.cancel()
-        await process.bus.close()
+        await eventually(lambda: not oldest_ns(), "the fleet to have caught up")
+        await running.stop()
     found = await outcomes(bus)
     in_time = wanted(range(1), "filled") + wanted(range(101, 103), "filled")
     assert found == in_time + wanted(range(1, 101), Reason.EXPIRED)
@@ -216,12 +137,12 @@ async def test_a_store_that_hangs_shows_as_lag_and_holds_no_more_than_its_buffer
 
 def recorded(path: Path, seconds: int) -> int:
     """A recording of the simulated market with every trade, as if all were subscribed; the number of its frames."""
-    frames = SimulatedMarket(1).until(seconds * SECOND)
+    frames = Market(1).until(seconds * SECOND_NS)
     path.write_bytes(b"".join(format_line(frame.text, frame.at_ns) for frame in frames))
     return len(frames)
 
 
-class Line:
+class Whole:
     """`mintline up --demo` as a child, listening to a feed of ours."""
 
     def __init__(self, folder: Path, feed: str) -> None:
@@ -238,25 +159,16 @@ class Line:
         pids = self.endpoints()["pids"]
         return {name: _peak_kb(pid) // 1024 for name, pid in pids.items()}
 
-    async def figures(self, service: str) -> Counter[str]:
-        """Sums over labels; nothing where the process does not answer."""
-        found: Counter[str] = Counter()
-        try:
-            _, body = await fetch(self.endpoints()["metrics"][service], 5.0)
-        except (OSError, TimeoutError):
-            return found
-        for name, value in re.findall(r"^mintline_([a-z_]+)(?:{.*})? (\S+)$", body.decode(), re.MULTILINE):
-            found[name] += int(float(value))
-        return found
-
     async def at_rest(self, bus: Bus, frames: int) -> bool:
         """Whether so many frames came, and nothing of them is on its way any more."""
-        ingest, bots = await self.figures("ingest"), await self.figures("bots")
-        waiting = ingest["buffered_messages"] + ingest["spooled_messages"]
-        if ingest["frames_total"] < frames or waiting or not bots["process_ready"]:
+        pages = self.endpoints()["metrics"]
+        ingest, bots = await figures(pages["ingest"]), await figures(pages["bots"])
+        if sum(labelled(ingest, "frames_total")) < frames or not bots.get("process_ready"):
+            return False
+        if ingest["buffered_messages"] + ingest["spooled_messages"] + bots["pending_orders"]:
             return False
         infos = [await bus.consumer_info(c.stream, c.name) for c in subjects.consumers(subjects.PARTITIONS_DEFAULT)]
-        return not any(info["num_pending"] + info["num_ack_pending"] for info in infos) and not bots["pending_orders"]
+        return not any(info["num_pending"] + info["num_ack_pending"] for info in infos)
 
     def stop(self) -> None:
         if self._service.running:
@@ -270,11 +182,11 @@ def _peak_kb(pid: int) -> int:
 
 
 @pytest.fixture
-def whole(tmp_path: Path) -> Iterator[Callable[[str], Line]]:
-    made: list[Line] = []
+def whole(tmp_path: Path) -> Iterator[Callable[[str], Whole]]:
+    made: list[Whole] = []
 
-    def start(feed: str) -> Line:
-        made.append(Line(tmp_path, feed))
+    def start(feed: str) -> Whole:
+        made.append(Whole(tmp_path, feed))
         return made[-1]
 
     yield start
@@ -284,7 +196,7 @@ def whole(tmp_path: Path) -> Iterator[Callable[[str], Line]]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_a_hundred_times_the_feed_breaks_nothing_and_is_worked_off(
-    tmp_path: Path, whole: Callable[[str], Line]
+    tmp_path: Path, whole: Callable[[str], Whole]
 ) -> None:
     frames = recorded(tmp_path / "market.jsonl", PLAYED_S * SPEED)
     source = Recording(tmp_path / "market.jsonl")

@@ -4,7 +4,6 @@ that more is folded."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from hashlib import blake2b
 from typing import Any
 
@@ -15,6 +14,8 @@ from bots import snapshots
 from bots.positions import Account
 from bots.snapshots import MARK, VERSION, Mark, Snapshot, believed
 from bots.testing import (
+    KEEPING,
+    PARTITIONS,
     Running,
     configure,
     expected,
@@ -28,22 +29,11 @@ from runtime import buckets
 from runtime.bus import Bus, Unavailable
 from runtime.readers import read
 from runtime.testing import Broker, eventually
-from runtime.testing import bus as open_bus
 from schemas.codec import Decoder, encode
-from schemas.events import Append
 
-PARTITIONS = 4
-SECOND = 1_000_000_000
 USERS = [f"u{number}" for number in range(30)]
 
-_append: Decoder[Append] = Decoder(Append)
 _mark: Decoder[Mark] = Decoder(Mark)
-
-
-@pytest.fixture
-async def bus(broker: Broker) -> AsyncIterator[Bus]:
-    async with open_bus(broker, partitions=PARTITIONS) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize(
@@ -92,14 +82,19 @@ def states(running: Running) -> Any:
     return found
 
 
+async def deciding(bus: Bus, numbers: range) -> None:
+    """These decisions follow earlier ones, and all are settled."""
+    for number in numbers:
+        await tell(bus, number, USERS)
+    await until_settled(bus, numbers.stop, USERS)
+
+
 async def first_life(broker: Broker, bus: Bus, decisions: int = 3) -> Any:
     """All users get their signals and the owner stops in good order; what its accounts were."""
-    await configure(bus, *USERS)
+    await configure(bus, *USERS, **KEEPING)
     async with fleet(broker.url, PARTITIONS, "a") as first:
         await shared(PARTITIONS, first)
-        for number in range(decisions):
-            await tell(bus, number, USERS)
-        await until_settled(bus, decisions, USERS)
+        await deciding(bus, range(decisions))
         await first.stop()
         return states(first)
 
@@ -110,11 +105,17 @@ async def second_life(broker: Broker, bus: Bus, told: int = 3) -> tuple[Any, int
     async with fleet(broker.url, PARTITIONS, "b") as second:
         await shared(PARTITIONS, second)
         found, lines = states(second), second.figure("lines_folded_total")
-        await tell(bus, told, USERS)
-        await until_settled(bus, told + 1, USERS)
+        await deciding(bus, range(told, told + 1))
         assert await settled(bus) == expected(told + 1, USERS)
         assert second.figure("interruptions_total") == 0
     return found, lines
+
+
+async def folded_from_the_ledger(broker: Broker, bus: Bus, before: Any) -> None:
+    """The next owner has the same accounts, and not from snapshots alone: it folds more than its ownership records."""
+    found, lines = await second_life(broker, bus)
+    assert found == before
+    assert lines > PARTITIONS
 
 
 async def test_a_takeover_reads_only_the_lines_behind_the_mark(
@@ -133,15 +134,13 @@ async def test_after_a_kill_only_what_came_behind_the_last_snapshot_is_folded(
     broker: Broker, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eager(monkeypatch)
-    await configure(bus, *USERS)
+    await configure(bus, *USERS, **KEEPING)
     async with fleet(broker.url, PARTITIONS, "a") as first:
         await shared(PARTITIONS, first)
-        await tell(bus, 0, USERS)
-        await until_settled(bus, 1, USERS)
+        await deciding(bus, range(1))
         await eventually(lambda: first.fleet._snapshots.idle, "the snapshots to be written")
         monkeypatch.setattr(snapshots, "SNAPSHOT_LINES", 1_000_000)
-        await tell(bus, 1, USERS)
-        await until_settled(bus, 2, USERS)
+        await deciding(bus, range(1, 2))
         before = len(await read(bus, "FILLS", after_sequence=0))
         await first.kill()
         await buckets.delete(bus, "members", "bots.a")  # as when its time is over
@@ -179,9 +178,7 @@ async def test_what_cannot_be_believed_is_ignored_and_the_ledger_folded(
     eager(monkeypatch)
     before = await first_life(broker, bus)
     await spoil(bus, how)
-    found, lines = await second_life(broker, bus)
-    assert found == before
-    assert lines > PARTITIONS
+    await folded_from_the_ledger(broker, bus, before)
 
 
 @pytest.mark.parametrize("what", ["accounts", "marks", "accounts and marks"])
@@ -194,17 +191,13 @@ async def test_a_snapshot_that_a_former_owner_writes_late_does_no_harm(
     early = await in_bucket(bus)
     async with fleet(broker.url, PARTITIONS, "b") as second:
         await shared(PARTITIONS, second)
-        for number in (1, 2):
-            await tell(bus, number, USERS)
-        await until_settled(bus, 3, USERS)
+        await deciding(bus, range(1, 3))
         await second.stop()
         before = states(second)
     late = {key: data for key, data in early.items() if ("marks" if key.endswith(MARK) else "accounts") in what}
     assert late
     await buckets.put_many(bus, "folds", late.items())
-    found, lines = await second_life(broker, bus)
-    assert found == before
-    assert lines > PARTITIONS
+    await folded_from_the_ledger(broker, bus, before)
 
 
 async def test_killed_between_the_accounts_and_the_mark_it_leaves_accounts_that_are_only_newer(
@@ -225,17 +218,13 @@ async def test_killed_between_the_accounts_and_the_mark_it_leaves_accounts_that_
             await asyncio.Event().wait()  # until it is killed
 
         monkeypatch.setattr(buckets, "put_many", only_accounts)
-        for number in (1, 2):
-            await tell(bus, number, USERS)
-        await until_settled(bus, 3, USERS)
+        await deciding(bus, range(1, 3))
         await stored.wait()
         before = states(second)
         await second.kill()
         monkeypatch.setattr(buckets, "put_many", put_many)
         await buckets.delete(bus, "members", "bots.b")
-    found, lines = await second_life(broker, bus)
-    assert found == before
-    assert lines > PARTITIONS
+    await folded_from_the_ledger(broker, bus, before)
 
 
 async def test_a_bucket_that_takes_nothing_disturbs_nobody(
@@ -257,8 +246,7 @@ async def test_a_bucket_that_takes_nothing_disturbs_nobody(
     assert tried > 1
     assert await in_bucket(bus) == {}
     monkeypatch.setattr(buckets, "put_many", put_many)
-    found, lines = await second_life(broker, bus)
-    assert (found, lines > PARTITIONS) == (before, True)
+    await folded_from_the_ledger(broker, bus, before)
 
 
 async def test_an_account_too_large_for_a_message_keeps_its_partition_from_being_marked(
@@ -268,5 +256,4 @@ async def test_an_account_too_large_for_a_message_keeps_its_partition_from_being
     monkeypatch.setattr(snapshots, "DATA_BYTES_MAX", 10)
     before = await first_life(broker, bus)
     assert await in_bucket(bus) == {}
-    found, lines = await second_life(broker, bus)
-    assert (found, lines > PARTITIONS) == (before, True)
+    await folded_from_the_ledger(broker, bus, before)

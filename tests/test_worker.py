@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import io
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -16,11 +15,10 @@ from runtime import bus as bus_module
 from runtime import worker as worker_module
 from runtime.bus import Bus
 from runtime.fences import StreamEnd
-from runtime.process import Process
 from runtime.readers import DurableReader, Follower, Interrupted, read
 from runtime.settings import Common
-from runtime.telemetry import Logger
-from runtime.testing import Broker, Proxy, eventually
+from runtime.testing import Broker, Life, Proxy, eventually
+from runtime.vocabulary import stage_duration
 from runtime.wire import In, Out, chunks, message_frame
 from runtime.worker import FIGURES, Worker, first_of, keep_on
 from schemas import subjects
@@ -63,16 +61,12 @@ def outs(*texts: str) -> list[Out]:
     return found
 
 
-class Running:
-    """One life of a worker, in this process but with its own connection."""
+class Running(Life):
+    """One life of a worker."""
 
     def __init__(self, url: str) -> None:
-        self.process = Process("test", Common(nats_url=url), Logger("test", "json", "debug", io.StringIO()), FIGURES)
+        super().__init__("test", Common(nats_url=url), {**FIGURES, **stage_duration("test")}, log_level="debug")
         self.stage = Repeat()
-        self.task: asyncio.Task[None] | None = None
-
-    async def open(self) -> None:
-        await self.process.bus.open(self.process.common, "test-worker")
 
     def run(self) -> None:
         process, ready = self.process, asyncio.Event()
@@ -86,17 +80,7 @@ class Running:
             if not await worker.step():
                 await first_of(ready, process.stop)
 
-        self.task = asyncio.create_task(keep_on(process, worker.start, step))
-
-    async def kill(self) -> None:
-        """As kill -9: nothing more is decided, stored or acknowledged."""
-        while self.task is not None and not self.task.done():
-            self.task.cancel()  # again and again: `wait_for` of Python 3.11 may swallow one
-            await asyncio.wait({self.task}, timeout=0.1)
-        await self.process.bus.close()
-
-    def figure(self, name: str) -> int:
-        return sum(value for key, value in self.process.figures.items() if key.partition("{")[0] == name)
+        self.work(keep_on(process, worker.start, step))
 
 
 @contextlib.asynccontextmanager

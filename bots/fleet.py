@@ -21,7 +21,7 @@ from bots.positions import LedgerError
 from bots.snapshots import Snapshots
 from bots.telling import Teller
 from bots.watching import Watching
-from runtime import buckets, telemetry, wire
+from runtime import buckets, rosters, telemetry, wire
 from runtime.bus import Bus
 from runtime.process import Process
 from runtime.readers import Follower, Interrupted
@@ -31,6 +31,7 @@ from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.config import KILL_SWITCH_KEY, BotWanted, KillSwitch
 from schemas.events import Append, Decision, Origin, Signal, TokenEvent
+from schemas.roster import Roster
 
 TAKE_SIGNALS_MAX = 250  # from each partition in one round
 TAKE_EVENTS_MAX = 1000
@@ -87,12 +88,15 @@ class Fleet:
         self._settle_ns = settle_ns
         self._teller = Teller(process.figures, process.log)
         self.book = Book(landing_ns)
+        self._roster = Roster(process.common.partitions)
         self._unburied: list[tuple[In, str]] = []  # lines of the ledger that cannot be read, on their way to DEAD
         self._watching = Watching(process, lambda: self.book.holders.followed, self._clock)
 
     async def run(self) -> None:
         for partition in range(self._process.common.partitions):
             await self._bus.answer(portfolio.subject(partition), self._answer_portfolio)
+        owned = self._owning.readers.__contains__
+        await rosters.serve(self._bus, self._process.service, self._roster, lambda: self.book.revision, owned)
         self._process.spawn(self._follow_configs(), "follow-configs")
         self._process.spawn(self._watching.run(), "watching")
         self._process.spawn(self._owning.members.follow(), "follow-members")
@@ -227,6 +231,7 @@ class Fleet:
         if problem is not None:
             self._process.log.error("config_refused", user=change.key, reason=problem)
             self._process.figures.add("configs_refused_total")
+        self._roster.put(change.key, self.book.mandate(change.key).running)
         self._process.figures.put("active_bots", self.book.running)
 
     def _switch(self, change: buckets.Change) -> None:

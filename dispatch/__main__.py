@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from dispatch.fanout import fanout
 from dispatch.preferences import Preferences
-from runtime import buckets, wire
+from runtime import buckets, rosters, wire
 from runtime.fences import StreamEnd
 from runtime.members import Members
 from runtime.parts import FIGURES as PARTS_FIGURES
@@ -24,6 +24,7 @@ from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent
 from schemas.config import KILL_SWITCH_KEY, BotWanted
 from schemas.events import Decision, Origin, signal_id
+from schemas.roster import Roster
 
 FIGURES: Vocabulary = {
     **PARTS_FIGURES,
@@ -57,6 +58,7 @@ class Dispatching:
         self._process = process
         self._ttl_ns = int(settings.signal_ttl_s * 1e9)
         self._preferences = Preferences()
+        self.roster = Roster(process.common.partitions)
         self._configs = buckets.follow(process.bus, "bots")
 
     async def follow_configs(self) -> None:
@@ -103,7 +105,11 @@ class Dispatching:
         if problem is not None:
             self._process.figures.add("configs_refused_total")
             self._process.log.error("config_refused", user=user, reason=problem)
+        self.roster.put(user, user in preferences)
         self._process.figures.put("users", len(preferences))
+
+    def revision(self) -> int:
+        return self._preferences.revision
 
 
 async def main(process: Process, settings: DispatchSettings) -> None:
@@ -114,7 +120,9 @@ async def main(process: Process, settings: DispatchSettings) -> None:
     def worker(_: int) -> Worker:
         return Worker(process, subjects.DISPATCH, stage, StreamEnd(process.bus, stage.output), ready)
 
-    await Parts(process, Members(process, ready), ready, 1, worker).run()
+    members = Members(process, ready)
+    await rosters.serve(process.bus, process.service, stage.roster, stage.revision, lambda _: bool(members.me.parts))
+    await Parts(process, members, ready, 1, worker).run()
 
 
 def cli() -> None:

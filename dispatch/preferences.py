@@ -35,6 +35,10 @@ class Preferences:
         """Users whose bot is to run."""
         return len(self._places)
 
+    def __contains__(self, user: object) -> bool:
+        """Whether a user's bot is to run."""
+        return user in self._places
+
     @property
     def revision(self) -> int:
         """The highest that was applied; 0 before the first."""

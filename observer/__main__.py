@@ -17,6 +17,7 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     await poll.serve()
     process.spawn(poll.poll(), "poll")
     process.spawn(poll.fold(), "fold")
+    process.spawn(poll.probes.run(), "probes")
     measure = Measure(process, settings, poll.business)
     process.spawn(measure.run(), "measure")
     process.spawn(measure.follow_decisions(), "follow-decisions")

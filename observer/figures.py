@@ -6,7 +6,8 @@ survive a restart is taken from streams instead (`tally.py`, `creations.py`).
 
 from __future__ import annotations
 
-from runtime.vocabulary import Figure, Vocabulary
+from observer.levels import Level
+from runtime.vocabulary import OTHER, Figure, Vocabulary
 
 INGEST, ANALYZE, DISPATCH, BOTS, OBSERVER, PORTAL = SERVICES = (
     "ingest",
@@ -16,6 +17,9 @@ INGEST, ANALYZE, DISPATCH, BOTS, OBSERVER, PORTAL = SERVICES = (
     "observer",
     "portal",
 )
+
+# Those that work through a stream.
+STAGES = (ANALYZE, DISPATCH, BOTS)
 
 # ingest: 1 while the feed is connected and subscribed, else 0; and since when that is so.
 FEED_RUNNING = "feed_running"
@@ -30,7 +34,12 @@ OWN: Vocabulary = {
         {"source": ("DECISIONS", "FILLS", "KV_bots", "TOKENS", "status")},
     ),
     "active_bots": "Users whose bot is wanted running",
-    "checks_failing": "Health checks that are not ok",
+    "checks_failing": "Health checks that are not good",
+    "checks": Figure("Health checks by level", {"level": tuple(Level)}),
+    "probes_failed_total": Figure(
+        "Questions beside the polls that got no answer, by whom they were asked",
+        {"of": ("broker", DISPATCH, BOTS, "vault", OTHER)},
+    ),
     "max_capacity_bots": "Bots that this installation is meant for",
     "tokens_per_minute": "Creations that TOKENS stored in the last minute",
     "realised_lamports": Figure("Profit and loss of all sales, fees included, over the whole ledger", later=True),

@@ -108,6 +108,11 @@ class Host:
         return None if place is None else float(psutil.disk_usage(str(place)).percent)
 
 
+def running_s() -> float:
+    """For how long this process has run, its start included."""
+    return max(0.0, time.time() - float(psutil.Process().create_time()))
+
+
 class _Groups:
     """Reads our control group's files, v2 first; whatever is not there is None."""
 

@@ -16,8 +16,12 @@ from observer.creations import Creations
 from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, newest, stages, unacknowledged
 from observer.figures import SERVICES
 from observer.host import Host
+from observer.levels import Level
+from observer.limits import Thresholds
+from observer.probes import Probes
+from observer.recall import Recall
 from observer.tally import Tally
-from observer.verdict import Thresholds, Verdict, judge
+from observer.verdict import Verdict, judge
 from runtime import buckets, telemetry
 from runtime.bus import BusError, Unavailable
 from runtime.process import Process
@@ -26,11 +30,13 @@ from runtime.settings import Seconds
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.config import KILL_SWITCH_KEY, BotWanted
 from schemas.events import Append, ProcessStatus
+from schemas.roster import Roster
 from schemas.subjects import STREAMS, Consumer, about_user
 
 WATCHED_STREAMS = tuple(stream.name for stream in STREAMS if not stream.bucket)
 FOLD_MESSAGES_MAX = 500  # between two looks at anything else; a ledger of years is read at every start
 IDLE_S = 1.0
+ANSWER_S_MAX = 1.5  # a round of polls puts three questions, one after the other; together within 5 s
 
 T = TypeVar("T")
 
@@ -71,12 +77,14 @@ class Poll:
         self._behind: list[tuple[Stage, list[Info | None]]] = []
         self._oldest_at_ns: dict[str, int] = {}  # by consumer
         self._host_facts = HostFacts()
-        self._verdict: Verdict | None = None
+        self._recall = Recall(process.bus)
         self._status: Decoder[ProcessStatus] = Decoder(ProcessStatus)
         self._launch: Decoder[_Launch] = Decoder(_Launch)
         self._append: Decoder[Append] = Decoder(Append)
         self._wanted: Decoder[BotWanted] = Decoder(BotWanted)
         self.folded = asyncio.Event()
+        self._roster = Roster(process.common.partitions)  # the users whose bot is wanted running
+        self.probes = Probes(process, settings.vault_url, self._roster, self.folded)
 
     def facts(self) -> Facts:
         return gather(
@@ -98,12 +106,17 @@ class Poll:
         await bus.listen("status.>", self._hear)
         await bus.answer("observer.stats", self._answer_stats)
         await bus.answer("observer.health", self._answer_health)
+        self._process.health = self.health
 
     async def poll(self) -> None:
         """Ask the broker and the host, on an interval, for as long as the process lives."""
+        await self._recall.recall()
         while True:
             await self._ask_all()
-            self._judge(self.facts())
+            facts = self.facts()
+            self.probes.watch.polled(facts, self._behind)
+            self._judge(facts)
+            await self._recall.keep()
             await asyncio.sleep(self._settings.poll_interval_s)
 
     async def fold(self) -> None:
@@ -135,6 +148,7 @@ class Poll:
                 continue
             try:
                 self._tally.append(self._append(message.data), message.sequence)
+                self.probes.ledger_at_ns = message.at_ns
             except MalformedEvent:
                 self._malformed("FILLS")
         self._process.figures.add("ledger_lines_total", len(messages))
@@ -149,6 +163,7 @@ class Poll:
             try:
                 bot = None if change.data is None else self._wanted(change.data)
                 self._tally.wanted(change.key, bot, change.revision)
+                self._roster.put(change.key, change.key in self._tally.running)
             except MalformedEvent:
                 self._malformed("KV_bots")
         self._process.figures.put("active_bots", len(self._tally.running))
@@ -199,18 +214,29 @@ class Poll:
 
     async def _ask(self, question: Awaitable[T]) -> T | None:
         try:
-            return await question
-        except (Unavailable, BusError):
+            async with asyncio.timeout(ANSWER_S_MAX):
+                return await question
+        except (Unavailable, BusError, TimeoutError):
             return None
 
     def _judge(self, facts: Facts) -> Verdict:
-        before, now = self._verdict, judge(facts, self._settings, self._verdict)
-        self._verdict = now
-        self._process.figures.put("checks_failing", sum(not check.ok for check in now.checks.values()))
-        for name, check in now.checks.items():
-            if before is not None and before.checks[name].ok != check.ok:
-                self._process.log.warning("check_changed", check=name, ok=check.ok, value=check.value)
+        watched = self.probes.watched(facts)
+        now = judge(facts, self._settings, self._recall.before, watched)
+        figures, checks = self._process.figures, now.checks
+        figures.put("checks_failing", sum(not check.ok for check in checks.values()))
+        for level in Level:
+            figures.put("checks", sum(check.level is level for check in checks.values()), level=level)
+        for name, check in self._recall.note(now, watched.listening_s).items():
+            self._process.log.warning(
+                "check_changed", check=name, level=check.level, value=check.value, reason=check.reason or None
+            )
         return now
+
+    def health(self) -> tuple[bool, bytes]:
+        """Whether the line works, and the whole answer, from what is known: nothing is waited for."""
+        facts = self.facts()
+        answer = admin.health(facts, self._judge(facts))
+        return answer.success, encode(answer)
 
     def _hear(self, _: str, data: bytes) -> None:
         try:
@@ -228,8 +254,7 @@ class Poll:
 
     async def _answer_health(self, _: bytes) -> bytes:
         self._process.figures.add("answers_total")
-        facts = self.facts()
-        return encode(admin.health(facts, self._judge(facts)))
+        return self.health()[1]
 
     def _malformed(self, source: str) -> None:
         self._process.figures.add("events_malformed_total", source=source)

@@ -13,7 +13,6 @@ import msgspec
 from schemas import money
 
 PER_PAGE = 20
-NEAR_LIMIT = 0.8  # a value above this share of its limit is amber
 SECONDS_MAX = 120  # longer times are told in minutes, hours, days
 DASH = "\N{EN DASH}"
 
@@ -35,9 +34,23 @@ LINE = (
     ("FILLS", None, "ledger lines"),
 )
 
-_LABELS = {"feed_running": "Feed", "feed_silence": "Feed silence", "cpu": "CPU"}
+_LABELS = {
+    "feed_running": "Feed",
+    "feed_silence": "Feed silence",
+    "cpu": "CPU",
+    "tokens_per_minute": "Tokens a minute",
+    "ack_saturation": "Unacknowledged up to the limit for",
+    "not_fetching": "Not fetched from for",
+    "stream_room": "Room used in streams",
+    "replay_window": "Time kept by full streams",
+    "bots_in_step": "Bots out of step",
+    "backup_age": "Last backup",
+    "backup_unverified": "Last restore drill",
+    "feed_budget": "Feed's cost",
+}
 _KINDS = {"lag": "Waiting for", "process": "Heard from"}
-_WORDS = {"good": ": ok", "warning": ": near its limit", "bad": ": not ok"}
+_TONES = {"good": "good", "warning": "warning", "critical": "bad", "unknown": "unknown"}
+_WORDS = {"good": ": ok", "warning": ": beyond its limit", "bad": ": not ok", "unknown": ": not known"}
 
 Json = Mapping[str, Any]
 
@@ -64,8 +77,8 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class CheckRow(msgspec.Struct, frozen=True):
-    """tone: good, warning or bad, and word says so to those who see no colour. share: of its limit, percent, for the
-    bar; None where there is nothing to draw."""
+    """tone: good, warning, bad or unknown, and word says so to those who see no colour. share: of its limit, percent,
+    for the bar; None where there is nothing to draw. title: since when, and why."""
 
     name: str
     label: str
@@ -74,7 +87,7 @@ class CheckRow(msgspec.Struct, frozen=True):
     value: str
     limit: str
     share: int | None
-    since: str
+    title: str
 
 
 class ProcessRow(msgspec.Struct, frozen=True):
@@ -156,11 +169,19 @@ def measure(value: bool | int | float | None, unit: str) -> str:
     return f"{value:,g}" if isinstance(value, float) else f"{value:,}"
 
 
-def limit(value: bool | int | float | None, unit: str) -> str:
-    """A check's limit in words; nothing where yes is the limit."""
+def limit(check: Json) -> str:
+    """A check's limit in words; nothing where yes is the limit, or nothing but the limit is good."""
+    value, unit = check["limit"], check["unit"]
     if value is None or isinstance(value, bool):
         return ""
-    return f"of {value:,g} {unit}" if isinstance(value, float) else f"of {value:,} {unit}"
+    word = "at least" if _at_least(check) else "of"
+    return f"{word} {value:,g} {unit}" if isinstance(value, float) else f"{word} {value:,} {unit}"
+
+
+def _at_least(check: Json) -> bool:
+    """Whether small values are the bad ones."""
+    critical, value = check["critical"], check["limit"]
+    return critical is not None and value is not None and bool(critical < value)
 
 
 def sol(lamports: int) -> str:
@@ -171,10 +192,11 @@ def sol(lamports: int) -> str:
 
 
 def tone(check: Json) -> str:
-    share = _share(check)
-    if not check["ok"]:
-        return "bad"
-    return "warning" if share is not None and share > 100 * NEAR_LIMIT else "good"
+    return _TONES[check["level"]]
+
+
+def title(check: Json) -> str:
+    return f"since {check['since']}" + (f": {check['reason']}" if check["reason"] else "")
 
 
 def label(name: str) -> str:
@@ -229,15 +251,15 @@ def _node(name: str, reader: str | None, hint: str, stream: Json | None) -> Node
 
 def _share(check: Json) -> int | None:
     value, most = check["value"], check["limit"]
-    if value is None or isinstance(most, bool) or not most:
+    if value is None or isinstance(most, bool) or not most or _at_least(check):
         return None
     return int(min(100, round(100 * value / most)))
 
 
 def _check(name: str, check: Json) -> CheckRow:
     value, look = measure(check["value"], check["unit"]), tone(check)
-    at_most = limit(check["limit"], check["unit"])
-    return CheckRow(name, label(name), look, _WORDS[look], value, at_most, _share(check), check["since"])
+    at_most = limit(check)
+    return CheckRow(name, label(name), look, _WORDS[look], value, at_most, _share(check), title(check))
 
 
 def _process(process: Json) -> ProcessRow:

@@ -27,6 +27,11 @@ COMMANDS = {
     "train": ("analyze.train:cli", "A model for AI_PREDICTIONS from recorded streams, with its report."),
     "quote": ("bots.quote:cli", "The market mathematics on a file of vectors, a JSON line each."),
     "audit": ("observer.readback:cli", "Read the streams back: is any signal lost or doubled?"),
+    "doctor": (
+        "observer.doctor:cli",
+        "Is the running system well? Every check, and what to do about those that are not.",
+    ),
+    "lag": ("observer.lag:cli", "How far behind each consumer is, in messages and in seconds."),
     "link": ("portal.link:cli", "A one-time link that logs whoever opens it first in as admin."),
     "enrol": ("portal.enrol:cli", "Put bots into the `bots` bucket: of a file, or demo users."),
     "bot": ("portal.bot_command:app", "Start, stop, kill and look at users' bots."),

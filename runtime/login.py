@@ -6,8 +6,11 @@ import ssl
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from runtime.settings import Common, SettingsError
+
+PORT_DEFAULT = 4222
 
 
 def connection_options(settings: Common) -> dict[str, Any]:
@@ -74,3 +77,19 @@ def _why(error: Exception) -> str:
 def shown(urls: str) -> str:
     """Addresses without the login that may be in them."""
     return ",".join(url.rpartition("@")[2] for url in urls.split(","))
+
+
+def servers(settings: Common) -> list[tuple[str, int]]:
+    """Host and port of each address. Raises SettingsError."""
+    found = []
+    for url in settings.nats_url.split(","):
+        text = url.strip()
+        try:
+            parts = urlsplit(text if "://" in text else f"nats://{text}")
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        if not host:
+            raise SettingsError(f"MINTLINE_NATS_URL: {shown(text)!r} is no address such as nats://127.0.0.1:4222")
+        found.append((host, port or PORT_DEFAULT))
+    return found

@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+import msgspec
+
 from runtime import telemetry, web
 from runtime.bus import Bus, BusError, Unavailable
 from runtime.declare import declare
@@ -41,6 +43,7 @@ class Process:
     """What a service's `main` gets: everything common, opened and closed for it.
 
     details: what the service has to say of its state in `/readyz`, ready or not; it keeps them up to date.
+    health: whether all is well, and a JSON document for people, for `/healthz`; by default that of `/readyz`.
     """
 
     def __init__(self, service: str, common: Common, log: telemetry.Logger, figures: Vocabulary) -> None:
@@ -51,6 +54,7 @@ class Process:
         self.figures = telemetry.Figures({**FIGURES, **figures})
         self.metrics = telemetry.Metrics(self.figures)
         self.details: dict[str, int | bool | str] = {}
+        self.health: Callable[[], tuple[bool, bytes]] = self._readiness
         self.stop = asyncio.Event()
         self.started_at_ns = telemetry.now_ns()
         self.bus = Bus(log.warning)
@@ -111,13 +115,21 @@ class Process:
             except Unavailable:
                 continue
 
+    def _readiness(self) -> tuple[bool, bytes]:
+        answer = {"ready": self.is_ready, "broker": self.bus.connected, "details": self.details}
+        return self.is_ready, msgspec.json.encode(answer)
+
     def health_routes(self) -> list[web.Route]:
         async def livez(_: web.Request) -> web.Response:
             return web.json({"alive": True})
 
         async def readyz(_: web.Request) -> web.Response:
-            answer = {"ready": self.is_ready, "broker": self.bus.connected, "details": self.details}
-            return web.json(answer, 200 if self.is_ready else 503)
+            is_ready, answer = self._readiness()
+            return web.Response(200 if is_ready else 503, answer)
+
+        async def healthz(_: web.Request) -> web.Response:
+            is_well, answer = self.health()
+            return web.Response(200 if is_well else 503, answer)
 
         async def metrics(request: web.Request) -> web.Response:
             return web.Response(200, *self.metrics.text(request.headers.get("Accept", "")))
@@ -125,6 +137,7 @@ class Process:
         return [
             web.Route("GET", "/livez", livez),
             web.Route("GET", "/readyz", readyz),
+            web.Route("GET", "/healthz", healthz),
             web.Route("GET", "/metrics", metrics),
         ]
 

@@ -132,5 +132,10 @@ def _adapt(
 async def fetch(url: str, timeout_s: float) -> tuple[int, bytes]:
     """GET a URL. Raises OSError or TimeoutError when nothing answers."""
     limit = aiohttp.ClientTimeout(total=timeout_s)
-    async with aiohttp.ClientSession(timeout=limit) as session, session.get(url) as response:
-        return response.status, await response.read()
+    try:
+        async with aiohttp.ClientSession(timeout=limit) as session, session.get(url) as response:
+            return response.status, await response.read()
+    except (OSError, TimeoutError):
+        raise
+    except aiohttp.ClientError as error:  # an answer cut short, or none of HTTP
+        raise OSError(f"{type(error).__name__}: {error}") from error

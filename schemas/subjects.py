@@ -134,10 +134,11 @@ MEMBERS = _bucket("members", "Processes alive", age_s_max=HOUR_S, message_ttls=T
 WATCH = _bucket("watch", "Mints whose trades somebody needs", age_s_max=DAY_S)
 SCORES = _bucket("scores", "The newest score of each token", age_s_max=DAY_S, bytes_max=256 << 20)
 FOLDS = _bucket("folds", "Accounts folded from FILLS up to some line; may be emptied", bytes_max=512 << 20)
+CHECKS = _bucket("checks", "The newest verdict on the line's health, so that `since` survives", bytes_max=16 << 20)
 
 STREAMS: tuple[Stream, ...] = (
     TOKENS, DECISIONS, SIGNALS, FILLS, ALERTS, DEAD, BOTS, ACCOUNTS, SESSIONS, MEMBERS, WATCH, SCORES,
-    FOLDS,
+    FOLDS, CHECKS,
 )  # fmt: skip
 
 ANALYZE = Consumer(stream="TOKENS", name="analyze", subject="tokens.>")

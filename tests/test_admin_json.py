@@ -11,8 +11,9 @@ import pytest
 from observer import admin
 from observer.creations import Creations
 from observer.facts import Facts, HostFacts, Seen, gather, stages
+from observer.limits import Thresholds
 from observer.tally import Tally
-from observer.verdict import Status, Thresholds, judge
+from observer.verdict import Status, judge
 from schemas.codec import MalformedEvent, encode
 from schemas.config import BotConfig, BotWanted, Wanted
 from schemas.events import Append, ProcessStatus, Reason, Refusal, Side, Strategy
@@ -194,7 +195,11 @@ def test_health_has_exactly_the_contracts_keys() -> None:
     answer = as_json(admin.health(now, judge(now, Thresholds())))
     assert list(answer) == ["success", "status", "active_bots", "checks"]
     assert answer["active_bots"] == 3
-    assert all(list(check) == ["ok", "value", "limit", "unit", "since"] for check in answer["checks"].values())
+    contract = ["ok", "value", "limit", "unit", "since"]
+    beyond = ["level", "critical", "reason", "names"]
+    assert all(list(check) == [*contract, *beyond] for check in answer["checks"].values())
+    assert all(check["ok"] == (check["level"] == "good") for check in answer["checks"].values())
+    assert {check["level"] for check in answer["checks"].values()} <= {"good", "warning", "critical", "unknown"}
 
 
 def test_a_degraded_line_still_works_and_an_unhealthy_one_does_not() -> None:

@@ -114,23 +114,36 @@ class Line:
 
     def health(self) -> dict[str, Any]:
         n = self.turns
-        rows: list[tuple[str, bool, Any, Any, str]] = [
-            ("broker", True, True, True, "up"),
-            ("feed_running", self.broken != "ingest", self.broken != "ingest", True, "running"),
-            ("feed_silence", True, 0.4, 60.0, "s"),
-            ("cpu", True, 82.5, 95.0, "%"),
-            ("memory", True, round(41.2 + n / 10, 1), 90.0, "%"),
-            ("disk", True, 33.0, 90.0, "%"),
-            *((f"process_{s}", s != self.broken, 93.0 if s == self.broken else 0.4, 5, "s") for s in SERVICES),
-            ("lag_analyze", True, 3, 5000, "messages"),
-            ("lag_dispatch", True, 0, 1000, "messages"),
-            ("lag_bots", True, 41, 20_000, "messages"),
+        bad = "critical"
+        rows: list[tuple[str, str, Any, Any, Any, str]] = [
+            ("broker", "good", True, True, None, "up"),
+            (
+                "feed_running",
+                bad if self.broken == "ingest" else "good",
+                self.broken != "ingest",
+                True,
+                None,
+                "running",
+            ),
+            ("feed_silence", "good", 0.4, 60.0, 300.0, "s"),
+            ("tokens_per_minute", "good", 31, 5, 1, "a minute"),
+            ("cpu", "warning", 82.5, 80.0, 95.0, "%"),
+            ("memory", "good", round(41.2 + n / 10, 1), 85.0, 95.0, "%"),
+            ("disk", "unknown", None, 90.0, 95.0, "%"),
+            *(
+                (f"process_{s}", bad if s == self.broken else "good", 93.0 if s == self.broken else 0.4, 5.0, 15.0, "s")
+                for s in SERVICES
+            ),
+            ("lag_analyze", "good", 3, 10, 30, "s"),
+            ("lag_dispatch", "good", 0, 10, 30, "s"),
+            ("lag_bots", "good", 4, 10, 30, "s"),
         ]
         since = "2026-11-20T20:00:00.000Z"
         checks = {
-            name: {"ok": ok, "value": value, "limit": limit, "unit": unit, "since": since}
-            for name, ok, value, limit, unit in rows
-        }
+            name: {"ok": level == "good", "value": value, "limit": limit, "unit": unit, "since": since, "level": level,
+                   "critical": critical, "reason": "", "names": {}}
+            for name, level, value, limit, critical, unit in rows
+        }  # fmt: skip
         status = "unhealthy" if self.broken else "healthy"
         return {"success": not self.broken, "status": status, "active_bots": 200, "checks": checks}
 

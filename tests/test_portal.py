@@ -119,7 +119,8 @@ def stats(user: str = "1") -> dict[str, Any]:
 
 
 def health(status: str = "healthy") -> dict[str, Any]:
-    check = {"ok": True, "value": 12.3, "limit": 95.0, "unit": "%", "since": "2026-11-20T20:00:00.000Z"}
+    check = {"ok": True, "value": 12.3, "limit": 80.0, "unit": "%", "since": "2026-11-20T20:00:00.000Z",
+             "level": "good", "critical": 95.0, "reason": "", "names": {}}  # fmt: skip
     return {"success": status != "unhealthy", "status": status, "active_bots": 41, "checks": {"cpu": check}}
 
 

@@ -51,8 +51,9 @@ PURE = {
     "bots/positions.py", "bots/prices.py", "bots/risk.py", "bots/mandate.py", "bots/portfolio.py",
     "observer/facts.py", "observer/tally.py", "observer/verdict.py", "observer/admin.py", "observer/cgroups.py",
     "observer/creations.py", "observer/audit.py", "observer/times.py", "observer/cohort.py", "observer/report.py",
-    "observer/broker_metrics.py", "observer/business.py",
-    "observer/report_text.py", "observer/rerun.py", "observer/sweep.py",
+    "observer/report_text.py", "observer/rerun.py", "observer/sweep.py", "observer/checks.py", "observer/levels.py",
+    "observer/limits.py", "observer/sync.py", "observer/vault.py", "observer/watch.py", "observer/remedies.py",
+    "observer/diagnosis.py", "observer/broker_metrics.py", "observer/business.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""observer.verdict: facts and thresholds become checks."""
+"""observer.verdict and observer.checks: facts, what was watched and thresholds become graded checks."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ from typing import Any
 import msgspec
 import pytest
 
-from observer.facts import Facts, HostFacts, Seen, StageFacts, StreamFacts
+from observer import vault
+from observer.checks import Row, grade
+from observer.facts import ConsumerFacts, Facts, HostFacts, Seen, StageFacts, StreamFacts
+from observer.levels import Level
+from observer.limits import Thresholds
+from observer.sync import Sync
 from observer.tally import Totals
 from observer.times import iso
-from observer.verdict import Status, Thresholds, Verdict, judge
+from observer.verdict import Check, Status, Verdict, judge
+from observer.watch import Asked, Lasting, Room, Watched
+from runtime.settings import SettingsError, load_common, load_service
 from schemas.events import ProcessStatus
 
 S = 1_000_000_000
+HOUR = 3600 * S
 NOW = 1_795_000_000 * S
 SERVICES = ("ingest", "analyze", "dispatch", "bots", "observer", "portal")
-LIMITS = Thresholds()
+LIMITS = Thresholds(vault_url="http://vault", feed_budget_sol=1.0)
+
+GOOD, WARNING, CRITICAL, UNKNOWN = Level
 
 
 def seen(service: str, silence_s: int = 0, **figures: int) -> Seen:
@@ -26,14 +36,21 @@ def seen(service: str, silence_s: int = 0, **figures: int) -> Seen:
     return Seen(status=status, seen_at_ns=NOW - silence_s * S)
 
 
+def ingest(running: int = 1, for_s: int = 600) -> Seen:
+    return seen("ingest", feed_running=running, feed_since_at_ns=NOW - for_s * S)
+
+
 def stream(name: str, silence_s: int = 1) -> StreamFacts:
     return StreamFacts(
         name=name, messages=1, bytes=1, first_sequence=1, last_sequence=1, last_at_ns=NOW - silence_s * S
     )
 
 
-def stage(service: str, lag: int = 0) -> StageFacts:
-    return StageFacts(service=service, stream="", pending=lag, unacked=0, waiting=1, acked_sequence=0)
+def stage(service: str, lag_s: int = 0) -> StageFacts:
+    one = ConsumerFacts(name=service, lag=7, lag_seconds=lag_s, waiting=1)
+    return StageFacts(
+        service=service, stream="TOKENS", pending=7, unacked=0, waiting=1, acked_sequence=0, consumers=(one,)
+    )
 
 
 def well() -> Facts:
@@ -42,11 +59,11 @@ def well() -> Facts:
         broker_up=True,
         folded=True,
         host=HostFacts(cpu_percent=10.0, memory_percent=20.0, disk_percent=30.0),
-        processes=(seen("ingest", feed_running=1), *(seen(service) for service in SERVICES[1:])),
+        processes=(ingest(), *(seen(service) for service in SERVICES[1:])),
         streams={"TOKENS": stream("TOKENS")},
         stages={service: stage(service) for service in ("analyze", "dispatch", "bots")},
         tokens_received=0,
-        tokens_per_minute=0,
+        tokens_per_minute=30,
         tokens_analyzed=0,
         running={},
         users={},
@@ -54,102 +71,272 @@ def well() -> Facts:
     )
 
 
-def changed(**changes: Any) -> Facts:
-    return msgspec.structs.replace(well(), **changes)
+def room(name: str = "FILLS", share: int = 10, refuses: bool = True, held_s: int = 86_400) -> Room:
+    return Room(
+        name=name, bytes=share, bytes_max=100, refuses=refuses, age_s_max=86_400, held_s=held_s, created_at_ns=NOW
+    )
 
 
-def failing(verdict: Verdict) -> set[str]:
-    return {name for name, check in verdict.checks.items() if not check.ok}
+def out_of_step(users: int) -> Sync:
+    return Sync(users=users, names={"wanted_not_running": tuple(str(n) for n in range(users))}, more=0, silent=())
+
+
+def watching() -> Watched:
+    return Watched(
+        listening_s=600,
+        cpu_percent=10.0,
+        decisions_overdue_s=0,
+        fills_overdue_s=0,
+        rooms=(room(), room("TOKENS", 99, refuses=False)),
+        sync=out_of_step(0),
+        vault=Asked(status=200),
+        trades_a_day=100_000,  # 0.1 SOL
+        backup_at_ns=NOW - HOUR,
+        verified_at_ns=NOW - HOUR,
+        data_since_ns=NOW - 900 * HOUR,
+    )
+
+
+def verdict_of(facts: dict[str, Any], watched: dict[str, Any], limits: Thresholds = LIMITS) -> Verdict:
+    replace = msgspec.structs.replace
+    return judge(replace(well(), **facts), limits, None, replace(watching(), **watched))
+
+
+def check_of(name: str, facts: dict[str, Any], watched: dict[str, Any], limits: Thresholds = LIMITS) -> Check:
+    return verdict_of(facts, watched, limits).checks[name]
+
+
+def host(**percent: float) -> dict[str, Any]:
+    return {"host": HostFacts(**{"cpu_percent": 1.0, "memory_percent": 1.0, "disk_percent": 1.0, **percent})}
+
+
+def others(*changed: Seen) -> dict[str, Any]:
+    names = {each.status.service for each in changed}
+    return {"processes": (*changed, *(each for each in well().processes if each.status.service not in names))}
+
+
+def without(service: str) -> dict[str, Any]:
+    return {"processes": tuple(each for each in well().processes if each.status.service != service)}
+
+
+def lagging(service: str, lag_s: int) -> dict[str, Any]:
+    return {"stages": {**well().stages, service: stage(service, lag_s)}}
 
 
 def test_a_line_that_works_is_healthy_and_every_check_is_there() -> None:
-    verdict = judge(well(), LIMITS)
+    verdict = verdict_of({}, {})
+    assert {name: check.level for name, check in verdict.checks.items() if not check.ok} == {}
     assert verdict.status is Status.HEALTHY
     assert list(verdict.checks) == [
-        "broker",
-        "feed_running",
-        "feed_silence",
-        "cpu",
-        "memory",
-        "disk",
+        "broker", "feed_running", "feed_silence", "tokens_per_minute", "decisions_overdue", "fills_overdue",
+        "cpu", "memory", "disk",
         *(f"process_{service}" for service in SERVICES),
-        "lag_analyze",
-        "lag_dispatch",
-        "lag_bots",
-    ]
+        "lag_analyze", "lag_dispatch", "lag_bots", "ack_saturation", "not_fetching", "stream_room", "replay_window",
+        "bots_in_step", "backup_age", "backup_unverified", "secrets_store", "feed_budget",
+    ]  # fmt: skip
+
+
+def test_the_limits_are_those_that_operators_were_promised() -> None:
+    checks = verdict_of({}, {}).checks
+    assert [checks[name].limit for name in ("cpu", "memory", "disk")] == [80.0, 85.0, 90.0]
+
+
+# name, what the facts say, what was watched, the level. Each check: good at its limit, then beyond it, and unknown.
+TABLE: list[tuple[str, dict[str, Any], dict[str, Any], Level]] = [
+    ("broker", {}, {}, GOOD),
+    ("broker", {"broker_up": False}, {}, CRITICAL),
+    ("feed_running", others(ingest(0)), {}, CRITICAL),
+    ("feed_running", others(seen("ingest")), {}, UNKNOWN),  # it lives, and does not say
+    ("feed_running", without("ingest"), {}, UNKNOWN),
+    ("feed_silence", {"streams": {"TOKENS": stream("TOKENS", 60)}}, {}, GOOD),
+    ("feed_silence", {"streams": {"TOKENS": stream("TOKENS", 61)}}, {}, WARNING),
+    ("feed_silence", {"streams": {"TOKENS": stream("TOKENS", 301)}}, {}, CRITICAL),
+    ("feed_silence", {"streams": {}}, {}, UNKNOWN),
+    ("tokens_per_minute", {"tokens_per_minute": 5}, {}, GOOD),
+    ("tokens_per_minute", {"tokens_per_minute": 4}, {}, WARNING),
+    ("tokens_per_minute", {"tokens_per_minute": 0}, {}, CRITICAL),
+    ("tokens_per_minute", {"tokens_per_minute": 0, **others(ingest(for_s=10))}, {}, GOOD),  # no minute has passed
+    ("tokens_per_minute", {"folded": False}, {}, UNKNOWN),
+    ("decisions_overdue", {}, {"decisions_overdue_s": 300}, GOOD),
+    ("decisions_overdue", {}, {"decisions_overdue_s": 301}, WARNING),
+    ("decisions_overdue", {}, {"decisions_overdue_s": 901}, CRITICAL),
+    ("decisions_overdue", {}, {"decisions_overdue_s": None}, UNKNOWN),
+    ("fills_overdue", {}, {"fills_overdue_s": 30}, GOOD),
+    ("fills_overdue", {}, {"fills_overdue_s": 31}, WARNING),
+    ("fills_overdue", {}, {"fills_overdue_s": 121}, CRITICAL),
+    ("fills_overdue", {}, {"fills_overdue_s": None}, UNKNOWN),
+    ("cpu", {}, {"cpu_percent": 80.0}, GOOD),
+    ("cpu", {}, {"cpu_percent": 80.1}, WARNING),
+    ("cpu", {}, {"cpu_percent": 95.1}, CRITICAL),
+    ("cpu", {"host": HostFacts()}, {"cpu_percent": None}, UNKNOWN),
+    ("memory", host(memory_percent=85.0), {}, GOOD),
+    ("memory", host(memory_percent=85.1), {}, WARNING),
+    ("memory", host(memory_percent=95.1), {}, CRITICAL),
+    ("memory", {"host": HostFacts()}, {}, UNKNOWN),
+    ("disk", host(disk_percent=90.0), {}, GOOD),
+    ("disk", host(disk_percent=90.1), {}, WARNING),
+    ("disk", host(disk_percent=95.1), {}, CRITICAL),
+    ("disk", {"host": HostFacts()}, {}, UNKNOWN),
+    ("process_portal", others(seen("portal", 5)), {}, GOOD),
+    ("process_portal", others(seen("portal", 6)), {}, WARNING),
+    ("process_portal", others(seen("portal", 16)), {}, CRITICAL),
+    ("process_portal", without("portal"), {}, CRITICAL),  # listened for long enough
+    ("process_portal", without("portal"), {"listening_s": 15}, UNKNOWN),
+    ("process_portal", {**others(seen("portal", 16)), "broker_up": False}, {}, UNKNOWN),  # how should it be heard?
+    ("lag_analyze", lagging("analyze", 10), {}, GOOD),
+    ("lag_dispatch", lagging("dispatch", 11), {}, WARNING),
+    ("lag_bots", lagging("bots", 31), {}, CRITICAL),
+    ("lag_bots", {"stages": {}}, {}, UNKNOWN),
+    ("ack_saturation", {}, {"saturated": Lasting(30, "p3 of SIGNALS")}, GOOD),
+    ("ack_saturation", {}, {"saturated": Lasting(31, "p3 of SIGNALS")}, WARNING),
+    ("ack_saturation", {}, {"saturated": Lasting(121, "p3 of SIGNALS")}, CRITICAL),
+    ("ack_saturation", {"stages": {}}, {}, UNKNOWN),
+    ("not_fetching", {}, {"idle": Lasting(30, "analyze of TOKENS")}, GOOD),
+    ("not_fetching", {}, {"idle": Lasting(31, "analyze of TOKENS")}, WARNING),
+    ("not_fetching", {}, {"idle": Lasting(121, "analyze of TOKENS")}, CRITICAL),
+    ("not_fetching", {"stages": {}}, {}, UNKNOWN),
+    ("stream_room", {}, {"rooms": (room(share=80),)}, GOOD),
+    ("stream_room", {}, {"rooms": (room(share=10), room("ALERTS", 81))}, WARNING),
+    ("stream_room", {}, {"rooms": (room(share=96),)}, CRITICAL),
+    ("stream_room", {}, {"rooms": (room("TOKENS", 99, refuses=False),)}, GOOD),  # being full is normal there
+    ("stream_room", {}, {"rooms": None}, UNKNOWN),
+    ("replay_window", {}, {"rooms": (room("TOKENS", 90, refuses=False, held_s=43_200),)}, GOOD),
+    ("replay_window", {}, {"rooms": (room("TOKENS", 90, refuses=False, held_s=43_100),)}, WARNING),
+    ("replay_window", {}, {"rooms": (room("TOKENS", 99, refuses=False, held_s=8_000),)}, CRITICAL),
+    ("replay_window", {}, {"rooms": (room("TOKENS", 89, refuses=False, held_s=1),)}, GOOD),  # not full: it is young
+    ("replay_window", {}, {"rooms": None}, UNKNOWN),
+    ("bots_in_step", {}, {"sync": out_of_step(1)}, WARNING),
+    ("bots_in_step", {}, {"sync": out_of_step(11)}, CRITICAL),
+    ("bots_in_step", {}, {"sync": None}, UNKNOWN),
+    ("bots_in_step", {}, {"sync": Sync(users=0, names={}, more=0, silent=("bots.3",))}, UNKNOWN),
+    ("backup_age", {}, {"backup_at_ns": NOW - 26 * HOUR}, GOOD),
+    ("backup_age", {}, {"backup_at_ns": NOW - 27 * HOUR}, WARNING),
+    ("backup_age", {}, {"backup_at_ns": NOW - 51 * HOUR}, CRITICAL),
+    ("backup_age", {}, {"backup_at_ns": 0, "data_since_ns": NOW - HOUR}, GOOD),  # there was nothing to back up
+    ("backup_age", {}, {"backup_at_ns": 0}, CRITICAL),
+    ("backup_age", {}, {"backup_at_ns": 0, "data_since_ns": None}, UNKNOWN),
+    ("backup_unverified", {}, {"verified_at_ns": NOW - 8 * 24 * HOUR}, GOOD),
+    ("backup_unverified", {}, {"verified_at_ns": NOW - 9 * 24 * HOUR}, WARNING),
+    ("backup_unverified", {}, {"verified_at_ns": NOW - 16 * 24 * HOUR}, CRITICAL),
+    ("backup_unverified", {}, {"verified_at_ns": 0, "data_since_ns": None}, UNKNOWN),
+    ("secrets_store", {}, {"vault": Asked(status=472)}, WARNING),
+    ("secrets_store", {}, {"vault": Asked(status=503)}, CRITICAL),
+    ("secrets_store", {}, {"vault": Asked(why="no answer within 2 s")}, UNKNOWN),
+    ("secrets_store", {}, {"vault": None}, UNKNOWN),
+    ("feed_budget", {}, {"trades_a_day": 800_000}, GOOD),
+    ("feed_budget", {}, {"trades_a_day": 810_000}, WARNING),
+    ("feed_budget", {}, {"trades_a_day": 1_010_000}, CRITICAL),
+    ("feed_budget", {}, {"trades_a_day": None}, GOOD),  # the first minute
+    ("feed_budget", {"broker_up": False}, {}, UNKNOWN),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "facts", "watched", "level"), TABLE)
+def test_each_check_is_graded_by_its_two_limits(
+    name: str, facts: dict[str, Any], watched: dict[str, Any], level: Level
+) -> None:
+    check = check_of(name, facts, watched)
+    assert check.level is level
+    assert check.ok is (level is GOOD)
+    assert check.reason or level is not UNKNOWN, "what is not known says why"
+
+
+def test_every_check_has_a_row_for_each_level_it_can_have() -> None:
+    covered = {(name, level) for name, *_, level in TABLE}
+    without_limits = {"broker", "feed_running"}
+    only = {f"process_{service}" for service in SERVICES if service != "portal"} | {"lag_analyze", "lag_dispatch"}
+    for name in verdict_of({}, {}).checks.keys() - only - without_limits - {"lag_bots"}:
+        assert {(name, CRITICAL), (name, UNKNOWN), (name, WARNING)} <= covered, name
 
 
 @pytest.mark.parametrize(
-    ("changes", "check", "status"),
+    ("status", "level"),
     [
-        # what wears out: degraded
-        ({"host": HostFacts(cpu_percent=95.1, memory_percent=1.0, disk_percent=1.0)}, "cpu", Status.DEGRADED),
-        ({"host": HostFacts(cpu_percent=1.0, memory_percent=90.1, disk_percent=1.0)}, "memory", Status.DEGRADED),
-        ({"stages": {**well().stages, "bots": stage("bots", 20_001)}}, "lag_bots", Status.DEGRADED),
-        # what stops the line: unhealthy
-        ({"host": HostFacts(cpu_percent=1.0, memory_percent=1.0, disk_percent=90.1)}, "disk", Status.UNHEALTHY),
-        ({"broker_up": False}, "broker", Status.UNHEALTHY),
-        ({"streams": {"TOKENS": stream("TOKENS", 61)}}, "feed_silence", Status.UNHEALTHY),
-        (
-            {"processes": (seen("ingest", feed_running=0), *well().processes[1:])},  # alive, and not connected
-            "feed_running",
-            Status.UNHEALTHY,
-        ),
-        ({"processes": (*well().processes[:5], seen("portal", 6))}, "process_portal", Status.UNHEALTHY),
-        # what is not known is not ok
-        ({"host": HostFacts(memory_percent=1.0, disk_percent=1.0)}, "cpu", Status.DEGRADED),
-        ({"streams": {}}, "feed_silence", Status.UNHEALTHY),
-        ({"stages": {"analyze": stage("analyze"), "bots": stage("bots")}}, "lag_dispatch", Status.DEGRADED),
-        ({"processes": well().processes[:5]}, "process_portal", Status.UNHEALTHY),
-        ({"processes": (seen("ingest"), *well().processes[1:])}, "feed_running", Status.UNHEALTHY),
+        (200, GOOD), (429, GOOD), (472, WARNING), (473, GOOD), (474, CRITICAL), (501, CRITICAL), (503, CRITICAL),
+        (530, CRITICAL), (404, UNKNOWN), (None, UNKNOWN),
     ],
-)
-def test_one_thing_wrong_fails_exactly_its_check(changes: dict[str, Any], check: str, status: Status) -> None:
-    verdict = judge(changed(**changes), LIMITS)
-    assert failing(verdict) == {check}
-    assert verdict.status is status
+)  # fmt: skip
+def test_each_of_vaults_status_codes_has_its_meaning(status: int | None, level: Level) -> None:
+    assert vault.state(status)[0] is level
 
 
 @pytest.mark.parametrize(
-    ("changes", "check"),
+    ("facts", "watched", "status"),
     [
-        ({"host": HostFacts(cpu_percent=95.0, memory_percent=90.0, disk_percent=90.0)}, "cpu"),
-        ({"streams": {"TOKENS": stream("TOKENS", 60)}}, "feed_silence"),
-        ({"stages": {**well().stages, "analyze": stage("analyze", 5_000)}}, "lag_analyze"),
-        ({"processes": (*well().processes[:5], seen("portal", 5))}, "process_portal"),
+        (host(memory_percent=99.0), {}, Status.DEGRADED),  # not vital
+        (host(disk_percent=91.0), {}, Status.DEGRADED),  # vital, a warning
+        (host(disk_percent=96.0), {}, Status.UNHEALTHY),
+        ({}, {"vault": Asked(why="hangs")}, Status.DEGRADED),
+        (without("portal"), {"listening_s": 1}, Status.UNHEALTHY),  # vital, not known
+        ({"broker_up": False}, {}, Status.UNHEALTHY),
     ],
 )
-def test_a_value_at_its_limit_is_ok(changes: dict[str, Any], check: str) -> None:
-    found = judge(changed(**changes), LIMITS).checks[check]
-    assert found.ok
-    assert found.value == found.limit
+def test_what_is_vital_makes_it_unhealthy_and_the_rest_degraded(
+    facts: dict[str, Any], watched: dict[str, Any], status: Status
+) -> None:
+    assert verdict_of(facts, watched).status is status
 
 
-def test_a_dead_ingest_fails_its_process_and_the_feed() -> None:
-    verdict = judge(changed(processes=well().processes[1:]), LIMITS)
-    assert failing(verdict) == {"process_ingest", "feed_running"}
-    assert verdict.checks["feed_running"].value is None
+def test_what_is_not_set_up_has_no_check() -> None:
+    nothing = {"backup_at_ns": None, "verified_at_ns": None}
+    checks = verdict_of({}, nothing, Thresholds()).checks
+    assert {"backup_age", "backup_unverified", "secrets_store", "feed_budget"}.isdisjoint(checks)
 
 
-def test_nothing_known_is_unhealthy() -> None:
-    empty = changed(broker_up=False, host=HostFacts(), processes=(), streams={}, stages={})
-    verdict = judge(empty, LIMITS)
+def test_nothing_known_is_unhealthy_and_nothing_is_good() -> None:
+    facts = {"broker_up": False, "host": HostFacts(), "processes": (), "streams": {}, "stages": {}, "folded": False}
+    verdict = judge(msgspec.structs.replace(well(), **facts), Thresholds())
     assert verdict.status is Status.UNHEALTHY
-    assert failing(verdict) == set(verdict.checks)
+    assert {check.level for name, check in verdict.checks.items() if name != "broker"} == {UNKNOWN}
 
 
-def test_since_is_the_time_of_the_last_change_and_survives_more_of_the_same() -> None:
-    first = judge(well(), LIMITS)
-    later = judge(changed(at_ns=NOW + S, broker_up=False), LIMITS, first)
-    assert later.checks["broker"].since == iso(NOW + S)
-    assert later.checks["cpu"].since == iso(NOW)
-    still = judge(changed(at_ns=NOW + 2 * S, broker_up=False), LIMITS, later)
-    assert still.checks["broker"].since == iso(NOW + S)
-    back = judge(changed(at_ns=NOW + 3 * S), LIMITS, still)
-    assert back.checks["broker"].since == iso(NOW + 3 * S)
+def test_users_out_of_step_are_named() -> None:
+    sync = Sync(
+        users=23, names={"wanted_not_running": ("5", "9"), "in_dispatch_not_wanted": ("7",)}, more=20, silent=()
+    )
+    check = check_of("bots_in_step", {}, {"sync": sync})
+    assert check.value == 23
+    assert check.names == {"wanted_not_running": ("5", "9"), "in_dispatch_not_wanted": ("7",)}
+    assert check.reason == "wanted not running: 5, 9; in dispatch not wanted: 7; 20 more"
+
+
+def test_since_is_the_time_of_the_last_change_of_level_and_survives_more_of_the_same() -> None:
+    def at(s: int, percent: float, before: Verdict | None) -> Verdict:
+        facts = msgspec.structs.replace(well(), at_ns=NOW + s * S, **host(memory_percent=percent))
+        return judge(facts, LIMITS, before, watching())
+
+    first = at(0, 10.0, None)
+    warned = at(1, 86.0, first)
+    worse = at(2, 94.0, warned)
+    critical = at(3, 96.0, worse)
+    back = at(4, 10.0, critical)
+    since = [verdict.checks["memory"].since for verdict in (first, warned, worse, critical, back)]
+    assert since == [iso(NOW), iso(NOW + S), iso(NOW + S), iso(NOW + 3 * S), iso(NOW + 4 * S)]
+    assert back.checks["disk"].since == iso(NOW)
 
 
 def test_a_threshold_decides() -> None:
-    tight = Thresholds(cpu_percent_max=9.9)
-    assert failing(judge(well(), tight)) == {"cpu"}
-    assert judge(well(), tight).checks["cpu"].limit == 9.9
+    tight = Thresholds(memory_percent_max=9.9)
+    assert check_of("memory", host(memory_percent=10.0), {}, tight).level is WARNING
+    assert check_of("memory", host(memory_percent=10.0), {}, tight).limit == 9.9
+
+
+def test_small_values_are_bad_where_critical_lies_below_the_limit() -> None:
+    assert [grade(Row(value=value, limit=5, critical=1)) for value in (6, 5, 4, 1, 0)] == [
+        GOOD, GOOD, WARNING, WARNING, CRITICAL,
+    ]  # fmt: skip
+    assert grade(Row(value=201, limit=200)) is WARNING  # without a second limit nothing is critical
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MINTLINE_OBSERVER_CPU_PERCENT_CRITICAL", "79"),
+        ("MINTLINE_OBSERVER_TOKENS_PER_MINUTE_CRITICAL", "6"),
+        ("MINTLINE_OBSERVER_VAULT_URL", "vault:8200"),
+    ],
+)
+def test_limits_in_the_wrong_order_are_refused_by_name(name: str, value: str) -> None:
+    settings = load_service(Thresholds, "observer", {name: value})
+    with pytest.raises(SettingsError, match=name):
+        settings.check(load_common({}))

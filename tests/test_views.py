@@ -45,11 +45,18 @@ def test_a_measure_is_told_in_words(value: bool | int | float | None, unit: str,
 
 
 @pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [(95.0, "%", "of 95 %"), (20_000, "messages", "of 20,000 messages"), (True, "running", ""), (None, "%", "")],
+    ("value", "critical", "unit", "text"),
+    [
+        (80.0, 95.0, "%", "of 80 %"),
+        (20_000, 40_000, "messages", "of 20,000 messages"),
+        (5, 1, "a minute", "at least 5 a minute"),
+        (200, None, "status", "of 200 status"),
+        (True, None, "running", ""),
+        (None, None, "%", ""),
+    ],
 )
-def test_a_limit_says_the_unit(value: bool | int | float | None, unit: str, text: str) -> None:
-    assert views.limit(value, unit) == text
+def test_a_limit_says_the_unit_and_on_which_side_it_is_good(value: Any, critical: Any, unit: str, text: str) -> None:
+    assert views.limit({"limit": value, "critical": critical, "unit": unit}) == text
 
 
 @pytest.mark.parametrize(
@@ -67,20 +74,15 @@ def test_profit_is_told_to_the_thousandth_of_a_sol(lamports: int, text: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("ok", "value", "limit", "tone"),
-    [
-        (True, 10.0, 95.0, "good"),
-        (True, 80.0, 100.0, "good"),
-        (True, 81.0, 100.0, "warning"),
-        (False, 101.0, 100.0, "bad"),
-        (False, None, 100.0, "bad"),  # unknown is not well
-        (True, True, True, "good"),
-        (False, False, True, "bad"),
-        (True, 0, 0, "good"),  # nothing is allowed, and nothing is there
-    ],
+    ("level", "tone"), [("good", "good"), ("warning", "warning"), ("critical", "bad"), ("unknown", "unknown")]
 )
-def test_a_check_near_its_limit_is_amber(ok: bool, value: Any, limit: Any, tone: str) -> None:
-    assert views.tone({"ok": ok, "value": value, "limit": limit}) == tone
+def test_a_checks_level_is_its_tone(level: str, tone: str) -> None:
+    assert views.tone({"level": level}) == tone
+
+
+def test_a_check_says_since_when_and_why() -> None:
+    assert views.title({"since": "T", "reason": ""}) == "since T"
+    assert views.title({"since": "T", "reason": "no connection"}) == "since T: no connection"
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,26 @@
 const EVERY_MS = 5000;
 const WAIT_MS = 4000;
 const POINTS_MAX = 120; // ten minutes
-const NEAR_LIMIT = 0.8;
 const SECONDS_MAX = 120;
 const DASH = "\u2013";
 const SVG = "http://www.w3.org/2000/svg";
 const KINDS = { lag: "Waiting for", process: "Heard from" };
-const LABELS = { feed_running: "Feed", feed_silence: "Feed silence", cpu: "CPU" };
+const LABELS = {
+  feed_running: "Feed",
+  feed_silence: "Feed silence",
+  cpu: "CPU",
+  tokens_per_minute: "Tokens a minute",
+  ack_saturation: "Unacknowledged up to the limit for",
+  not_fetching: "Not fetched from for",
+  stream_room: "Room used in streams",
+  replay_window: "Time kept by full streams",
+  bots_in_step: "Bots out of step",
+  backup_age: "Last backup",
+  backup_unverified: "Last restore drill",
+  feed_budget: "Feed's cost",
+};
+const TONES = { good: "good", warning: "warning", critical: "bad", unknown: "unknown" };
+const WORDS = { good: ": ok", warning: ": beyond its limit", bad: ": not ok", unknown: ": not known" };
 
 const perPage = Number(document.body.dataset.perPage);
 const history_ = { tokens_per_minute: [], signals_per_second: [] };
@@ -43,8 +57,13 @@ function measure(value, unit) {
   return number(value);
 }
 
+function atLeast(check) {
+  return check.critical !== null && check.limit !== null && check.critical < check.limit;
+}
+
 function limit(check) {
-  return typeof check.limit === "number" ? `of ${number(check.limit)} ${check.unit}` : "";
+  if (typeof check.limit !== "number") return "";
+  return `${atLeast(check) ? "at least" : "of"} ${number(check.limit)} ${check.unit}`;
 }
 
 function sol(lamports) {
@@ -54,13 +73,12 @@ function sol(lamports) {
 }
 
 function share(check) {
-  if (check.value === null || typeof check.limit === "boolean" || !check.limit) return null;
+  if (check.value === null || typeof check.limit === "boolean" || !check.limit || atLeast(check)) return null;
   return Math.min(100, Math.round((100 * check.value) / check.limit));
 }
 
 function tone(check) {
-  if (!check.ok) return "bad";
-  return share(check) > 100 * NEAR_LIMIT ? "warning" : "good";
+  return TONES[check.level];
 }
 
 function label(name) {
@@ -190,9 +208,9 @@ function newCheck() {
 
 function showCheck(element, [name, check]) {
   element.dataset.tone = tone(check);
-  element.title = `since ${check.since}`;
+  element.title = `since ${check.since}` + (check.reason ? `: ${check.reason}` : "");
   element.querySelector(".name").firstChild.nodeValue = label(name);
-  put(part(element, "word"), { good: ": ok", warning: ": near its limit", bad: ": not ok" }[tone(check)]);
+  put(part(element, "word"), WORDS[tone(check)]);
   put(part(element, "value"), measure(check.value, check.unit));
   put(part(element, "limit"), limit(check));
   element.querySelector("rect").setAttribute("width", share(check) ?? 0);

@@ -12,11 +12,12 @@ from analyze.alarms import Kind
 from analyze.analysis import ALARMED, DECIDED, EVENTS, HORIZON_NS, NO_NEWS, Analysis
 from analyze.models import Models
 from analyze.score import Silence
-from runtime import buckets, telemetry, wire
+from runtime import buckets, telemetry
 from runtime.bus import Bus, Unavailable
 from runtime.process import Process
 from runtime.readers import Follower, message_after
 from runtime.telemetry import Figures
+from runtime.tracer import following
 from runtime.vocabulary import Figure, Vocabulary
 from runtime.wire import In, Out
 from schemas import subjects
@@ -140,7 +141,8 @@ class Analyzing:
                 risk=decision.risk, reasons=decision.reasons[:4], trace=decision.id[:32],
             )  # fmt: skip
             subject = subjects.decision_subject(decision.strategy, decision.mint)
-            outputs.append(Out(subject, encode(decision), wire.trace_headers(decision.id), None, decision.id))
+            headers = following(self._process.tracer, message, decision.id)
+            outputs.append(Out(subject, encode(decision), headers, None, decision.id))
         return outputs
 
     async def settled(self) -> None:

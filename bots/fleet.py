@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple, TypeVar
 
 from bots import portfolio
 from bots.book import Book
-from bots.group import Arrived, Group
+from bots.group import Arrived, Draft, Group
 from bots.owning import Owning
+from bots.past import past
 from bots.positions import LedgerError
 from bots.snapshots import Snapshots
 from bots.telling import Teller
+from bots.traced import Traced
 from bots.watching import Watching
 from runtime import buckets, rosters, telemetry, wire
-from runtime.bus import Bus
 from runtime.process import Process
 from runtime.readers import Follower, Interrupted
 from runtime.wire import In
@@ -80,6 +81,7 @@ class Fleet:
         self._ready = asyncio.Event()
         self._owning = Owning(process, self._ready)
         self._snapshots = Snapshots(process, self._ready)
+        self._traced = Traced.of(process.tracer)
         self._looked_back: set[int] = set()  # partitions whose holdings' prices are known
         self._configs = buckets.follow(self._bus, "bots")
         self._events: Follower | None = None
@@ -119,6 +121,8 @@ class Fleet:
         await self._restore()
         await self._fold_ledger()
         self._taken = {partition: deque() for partition in owning.readers}
+        if self._traced is not None:
+            self._traced.reset()
         await asyncio.gather(*(reader.start() for reader in owning.readers.values()))
         while not self._configs.caught_up:
             await self._process.pause(CATCH_UP_S)
@@ -201,11 +205,11 @@ class Fleet:
         few = len(mints) <= LOOK_BACK_MINTS_MAX
         wanted = ["tokens.gap.*", *(f"tokens.*.{mint}" for mint in sorted(mints))] if few else "tokens.>"
         since_ns = oldest_ns - PRICE_MARGIN_NS
-        async for message in _past(self._bus, "TOKENS", wanted, since_ns, self._events.sequence):
+        async for message in past(self._bus, "TOKENS", wanted, since_ns, self._events.sequence):
             event = self._decode_event(message)
             if event is not None:
                 self.book.remember(event)
-        async for message in _past(self._bus, "DECISIONS", ALARMS, oldest_ns, self._alarms.sequence):
+        async for message in past(self._bus, "DECISIONS", ALARMS, oldest_ns, self._alarms.sequence):
             self._hear_alarm(message)
         self.book.look_at(of_gained, self._clock())
 
@@ -286,11 +290,15 @@ class Fleet:
     async def _take_signals(self) -> list[Arrived]:
         signals: list[Arrived] = []
         for partition, taken in self._taken.items():
-            for message in self._owning.readers[partition].take(TAKE_SIGNALS_MAX):
+            reader, before = self._owning.readers[partition], len(signals)
+            messages = reader.take(TAKE_SIGNALS_MAX)
+            for message in messages:
                 arrived = await self._decode_signal(message)
                 taken.append(_Taken(message, "" if arrived is None else arrived.signal.user))
                 if arrived is not None:
                     signals.append(arrived)
+            if self._traced is not None:
+                self._traced.took(reader.consumer, messages, signals[before:])
         return signals
 
     def _acknowledge(self) -> None:
@@ -300,7 +308,10 @@ class Fleet:
             while taken and (not taken[0].user or self.book.acted(taken[0].user, taken[0].message.sequence)):
                 last = taken.popleft().message
             if last is not None:
-                self._owning.readers[partition].acknowledge(last)
+                reader = self._owning.readers[partition]
+                reader.acknowledge(last)
+                if self._traced is not None:
+                    self._traced.acknowledged(reader.consumer, last.sequence)
 
     async def _wait(self, seconds: float | None) -> None:
         waiting = first_of(self._ready, self._process.stop)
@@ -363,11 +374,17 @@ class Fleet:
         drafts = group.drafts
         for start in range(0, len(drafts), wire.BATCH_MESSAGES_MAX):
             chunk = drafts[start : start + wire.BATCH_MESSAGES_MAX]
-            first = await self._bus.append(self._owning.fenced(chunk))
+            first = await self._append(chunk)
             self.book.settle(group, chunk, first)
             self._owning.stored(chunk, first)
             self._snapshots.stored(chunk, first)
             self._process.figures.add("appends_total", len(chunk))
+
+    async def _append(self, chunk: Sequence[Draft]) -> int:
+        if self._traced is None:
+            return await self._bus.append(self._owning.fenced(chunk))
+        with self._traced.publishing(chunk) as trace:
+            return await self._bus.append(self._owning.fenced(chunk, trace))
 
     def _dead(self, message: In, error: Exception) -> None:
         self._process.figures.add("dead_letters_total", kind=type(error).__name__)
@@ -379,18 +396,3 @@ def _own(message: M, user: str) -> M:
     if message.user != user:
         raise MalformedEvent(f"about user {message.user[:80]!r}, but on the subject of {user!r}")
     return message
-
-
-async def _past(
-    bus: Bus, stream: str, wanted: str | Sequence[str], since_ns: int, until_sequence: int
-) -> AsyncIterator[In]:
-    """What a stream holds from a time up to a sequence."""
-    follower = Follower(bus, stream, wanted, since_ns=since_ns)
-    try:
-        while not follower.caught_up:
-            for message in await follower.wait():
-                if message.sequence > until_sequence:
-                    return
-                yield message
-    finally:
-        await follower.close()

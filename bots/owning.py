@@ -11,7 +11,7 @@ stands before the claim, and is folded, or is refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from bots.group import Draft
@@ -75,15 +75,18 @@ class Owning:
         user = owner_user(partition, self._count)
         return Part(partition, subjects.fills_subject(user), subjects.stored_fills_subject(user, self._count))
 
-    def fenced(self, drafts: Sequence[Draft]) -> list[Out]:
-        """The lines of one batch. Each expects its user's last sequence, but for the first one of each partition: that
-        one expects our ownership record instead, and whoever expects that is the only one who writes there."""
+    def fenced(self, drafts: Sequence[Draft], trace: Callable[[str], bytes] = wire.trace_headers) -> list[Out]:
+        """The lines of one batch; trace: from a signal's id to the trace headers of its line.
+
+        Each expects its user's last sequence, but for the first one of each partition: that one expects our ownership
+        record instead, and whoever expects that is the only one who writes there.
+        """
         fenced: set[int] = set()
         outs = []
         for draft in drafts:
             user = draft.append.user
             partition = subjects.partition(user, self._count)
-            headers = wire.trace_headers(draft.append.entries[0].signal_id)
+            headers = trace(draft.append.entries[0].signal_id)
             expect: int | None = draft.expected
             if partition not in fenced:
                 fenced.add(partition)

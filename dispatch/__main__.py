@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 from dispatch.fanout import fanout
 from dispatch.preferences import Preferences
-from runtime import buckets, rosters, wire
+from runtime import buckets, rosters
 from runtime.fences import StreamEnd
 from runtime.members import Members
 from runtime.parts import FIGURES as PARTS_FIGURES
 from runtime.parts import Parts
 from runtime.process import Process, run
 from runtime.settings import Seconds, Settings
+from runtime.tracer import following
 from runtime.vocabulary import Figure, Vocabulary, stage_duration
 from runtime.wire import In, Out
 from runtime.worker import Worker
@@ -80,7 +81,7 @@ class Dispatching:
         if not users:
             self._process.figures.add("unmatched_total")
             return ()
-        headers = wire.trace_headers(decision.id)
+        headers = following(self._process.tracer, message, decision.id)
         return [
             Out(subject, data, headers, None, signal_id(decision.id, user))
             for user, (subject, data) in zip(

@@ -66,7 +66,8 @@ class IngestSettings(Settings, frozen=True, kw_only=True):
 
 async def main(process: Process, settings: IngestSettings) -> None:
     spool = _spool(Path(process.common.data_dir) / "spool", settings.spool_bytes_max)
-    outbox = Outbox(process.bus, spool, process.figures, process.log.warning, waiting_max=settings.waiting_max)
+    outbox = Outbox(process.bus, spool, process.figures, process.log.warning, waiting_max=settings.waiting_max,
+                    tracer=process.tracer)  # fmt: skip
     sending = process.spawn(outbox.run(), "outbox")
     recorder = _recorder(settings.record)
     intake = Intake(outbox.put, process.figures, process.log, recorder)

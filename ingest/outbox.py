@@ -13,15 +13,20 @@ What waits at the end is written to the spool, and sent first at the next start.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from ingest.spool import Read, Record, Spool, SpoolFull
 from runtime import wire
 from runtime.bus import Bus, BusError, Unavailable, WrongSequence, judge
 from runtime.telemetry import Figures
+from runtime.tracer import Tracer
 from runtime.vocabulary import Vocabulary
+from schemas.codec import Decoder, MalformedEvent
 
 IN_FLIGHT_MAX = 1000
 WAITING_MAX = 20_000
@@ -43,6 +48,13 @@ FIGURES: Vocabulary = {
 Log = Callable[..., None]
 
 
+class _Seen(msgspec.Struct):
+    seen_at_ns: int
+
+
+_seen: Decoder[_Seen] = Decoder(_Seen)
+
+
 class Outbox:
     """One publisher for a process. `run` it beside the rest; `close` it last."""
 
@@ -55,7 +67,9 @@ class Outbox:
         *,
         waiting_max: int = WAITING_MAX,
         ack_wait_s: float = ACK_WAIT_S,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._bus = bus
         self._spool = spool
         self._figures = figures
@@ -150,7 +164,7 @@ class Outbox:
             self._number += 1
             number = self._number
             try:
-                self._bus.post(_frames(record), lambda message, n=number: self._answered(n, message))  # type: ignore[misc]
+                self._bus.post(_frames(record, self._tracer), lambda message, n=number: self._answered(n, message))  # type: ignore[misc]
             except Unavailable:
                 self._interrupted = True
                 return
@@ -179,9 +193,13 @@ class Outbox:
             # No retry helps and none may block the rest: it is told, and kept nowhere else than in the log.
             self._figures.add("publish_refused_total")
             self._log("publish_refused", subject=record.subject, id=record.id, reason=str(error))
+            if self._tracer is not None:
+                self._trace(record, type(error).__name__)
         else:
             venues_own = answer.duplicate and record.id not in self._resent
             self._figures.add("duplicates_total" if venues_own else "published_total")
+            if self._tracer is not None and not venues_own:
+                self._trace(record)
         self._resent.discard(record.id)
         del self._in_flight[number]
         self._sent_s = asyncio.get_running_loop().time()
@@ -189,6 +207,11 @@ class Outbox:
             self._read_left -= 1
         if self._waiting or (self._spooling and self._read_left == 0):
             self._wake.set()
+
+    def _trace(self, record: Record, error: str = "") -> None:
+        if self._tracer is not None and record.subject.startswith("tokens."):
+            with contextlib.suppress(MalformedEvent):
+                self._tracer.published(record.id, record.subject, _seen(record.payload).seen_at_ns, error)
 
     def _interrupt(self) -> None:
         self._interrupted = True
@@ -270,8 +293,9 @@ class Outbox:
         self._figures.put("spooled_bytes", self._spool.bytes)
 
 
-def _frames(record: Record) -> Callable[[str], bytes]:
+def _frames(record: Record, tracer: Tracer | None) -> Callable[[str], bytes]:
     headers = b"Nats-Msg-Id: %s\r\n" % record.id.encode()
     if record.subject.startswith("tokens."):
-        headers += wire.trace_headers(record.id)
+        sampled = tracer is not None and tracer.samples(record.id[:32], None)
+        headers += wire.trace_headers(record.id, sampled=sampled)
     return lambda reply: wire.message_frame(record.subject, reply, headers, record.payload)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from observer.figures import OWN
+from observer import figures, scheduler
+from observer.jobs import schedule
 from observer.measure import FIGURES as MEASURED
 from observer.measure import Measure
 from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
 from runtime.vocabulary import Vocabulary
 
-FIGURES: Vocabulary = {**OWN, **MEASURED}
+FIGURES: Vocabulary = {**figures.OWN, **scheduler.FIGURES, **MEASURED}
 
 
 async def main(process: Process, settings: ObserverSettings) -> None:
@@ -21,6 +22,7 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     measure = Measure(process, settings, poll.business)
     process.spawn(measure.run(), "measure")
     process.spawn(measure.follow_decisions(), "follow-decisions")
+    process.spawn(schedule(process, settings).run(), "schedule")
     folded = process.spawn(poll.folded.wait(), "folded")
     folded.add_done_callback(lambda task: process.ready(not task.cancelled()))
     await process.stop.wait()

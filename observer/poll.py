@@ -17,9 +17,9 @@ from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, ne
 from observer.figures import SERVICES
 from observer.host import Host
 from observer.levels import Level
-from observer.limits import Thresholds
 from observer.probes import Probes
 from observer.recall import Recall
+from observer.schedule_settings import ScheduleSettings
 from observer.tally import Tally
 from observer.verdict import Verdict, judge
 from runtime import buckets, telemetry
@@ -41,8 +41,8 @@ ANSWER_S_MAX = 1.5  # a round of polls puts three questions, one after the other
 T = TypeVar("T")
 
 
-class ObserverSettings(Thresholds, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    __doc__ = f"""{Thresholds.__doc__}
+class ObserverSettings(ScheduleSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    __doc__ = f"""{ScheduleSettings.__doc__}
     poll_interval_s: seconds between two rounds of questions to the broker.
     measure_interval_s: the same for the figures of `/metrics`, which ask about every stream and consumer.
     monitor_url: of nats-server's monitoring, for its slow consumers; empty for none.

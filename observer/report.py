@@ -161,7 +161,7 @@ class Tracker:
         self._total = _Tally(points_max)
         self._tallies: dict[tuple[Strategy, str], _Tally] = {}
         self._by_user: dict[str, _Tally] = {}
-        self._held: dict[tuple[str, str], _Held] = {}
+        self._held: dict[tuple[str, str], Holding] = {}
         self._kept: list[tuple[int, int, Trade]] = []  # a heap, the smallest result first
         self.trades_total = 0
         for user, place in places.items():
@@ -215,7 +215,7 @@ class Tracker:
         figures.pending_entries -= 1
         figures.paid_lamports += fill.lamports
         _note_fees(figures, fill)
-        self._held[user, fill.mint] = _Held(fill, symbol)
+        self._held[user, fill.mint] = Holding(fill, symbol)
 
     def _sold(self, user: str, fill: Fill) -> None:
         tally = self._by_user[user]
@@ -236,7 +236,7 @@ class Tracker:
         self._total.held_ns += fill.at_ns - held.opened_at_ns
         self._keep(user, held, fill.at_ns, held.received_lamports, reason)
 
-    def _count_open(self, user: str, held: _Held, value: int | None) -> None:
+    def _count_open(self, user: str, held: Holding, value: int | None) -> None:
         figures = self._by_user[user].figures
         figures.open_positions += 1
         figures.open_unpriced += value is None
@@ -244,7 +244,7 @@ class Tracker:
         figures.unrealised_lamports += (value or 0) - held.open_cost_lamports
         self._keep(user, held, None, held.received_lamports + (value or 0), OPEN)
 
-    def _keep(self, user: str, held: _Held, closed_at_ns: int | None, received_lamports: int, reason: str) -> None:
+    def _keep(self, user: str, held: Holding, closed_at_ns: int | None, received_lamports: int, reason: str) -> None:
         self.trades_total += 1
         result = received_lamports - held.cost_lamports
         size = abs(result)
@@ -271,8 +271,8 @@ class Tracker:
             heapq.heappop(self._kept)
 
 
-class _Held:
-    """One open trade."""
+class Holding:
+    """One open trade, made of its purchase. open_cost_lamports: of what is still held."""
 
     __slots__ = (
         "cost_lamports", "fees_lamports", "mint", "open_cost_lamports", "opened_at_ns", "received_lamports", "sales",

@@ -6,6 +6,7 @@ wrote, and no part of the library, can load anything.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -21,14 +22,21 @@ from schemas.money import BPS
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HERE: Final = Path(__file__).resolve().parent
 
-_templates = Environment(
-    loader=FileSystemLoader(_HERE / "templates"),
-    autoescape=True,  # symbols of coins are text by strangers
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_templates.filters.update(sol=sol, percent=percent, duration=duration)
+
+def templates(**filters: Callable[..., Any]) -> Environment:
+    """Those of `observer/templates`. filters: beside sol, percent and duration."""
+    found = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,  # symbols of coins are text by strangers
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(sol=sol, percent=percent, duration=duration, **filters)
+    return found
+
+
+_templates = templates()
 
 
 def render(report: Report, name: str) -> str:

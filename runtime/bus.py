@@ -86,6 +86,12 @@ class Bus:
     def connected(self) -> bool:
         return self._connected.is_set() and self._client.is_connected
 
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """Address and port of the server that we are connected to."""
+        url = self._client.connected_url
+        return None if url is None or url.hostname is None else (url.hostname, url.port or 4222)
+
     async def wait_connected(self) -> None:
         await self._connected.wait()
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "train": ("analyze.train:cli", "A model for AI_PREDICTIONS from recorded streams, with its report."),
     "quote": ("bots.quote:cli", "The market mathematics on a file of vectors, a JSON line each."),
     "audit": ("observer.readback:cli", "Read the streams back: is any signal lost or doubled?"),
+    "trace": ("observer.trace_command:cli", "A token's way with times, from the streams alone, by mint or order."),
     "doctor": (
         "observer.doctor:cli",
         "Is the running system well? Every check, and what to do about those that are not.",
@@ -34,6 +35,10 @@ COMMANDS = {
     "lag": ("observer.lag:cli", "How far behind each consumer is, in messages and in seconds."),
     "link": ("portal.link:cli", "A one-time link that logs whoever opens it first in as admin."),
     "enrol": ("portal.enrol:cli", "Put bots into the `bots` bucket: of a file, or demo users."),
+    "report": ("observer.report_command:cli", "The last 24 hours in figures, or an archived day."),
+    "stats": ("observer.stats_command:app", "What the admin interface tells, now or from the archive."),
+    "logs": ("runtime.logs_command:cli", "What the processes of `mintline up` logged, rotated files included."),
+    "schedule": ("observer.schedule_command:app", "The observer's jobs, and the same for another scheduler."),
     "bot": ("portal.bot_command:app", "Start, stop, kill and look at users' bots."),
 }
 

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from shutil import which
-from typing import IO
 
+from runtime.logfiles import Drain, LogFile
 from runtime.telemetry import Logger
 from runtime.web import fetch
 
@@ -73,12 +73,14 @@ def broker_config() -> Path:
 class Child:
     """One child process under care: started again, with back-off, until it is told to stop."""
 
-    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log: Logger, out: IO[bytes] | None):
+    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log: Logger, out: LogFile | None):
+        """out: takes all that the child writes, to the last word of a crash; None leaves it to our own stdout."""
         self.name = name
         self._command = list(command)
         self._env = {**os.environ, **env}
         self._log = log
         self._out = out
+        self._drains: list[Drain] = []
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -96,16 +98,29 @@ class Child:
         self._task = asyncio.create_task(self._care(), name=f"care-{self.name}")
 
     async def _spawn(self) -> None:
-        # A session of its own: Ctrl-C on the terminal reaches the supervisor alone, which stops children in order.
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            env=self._env,
-            stdin=subprocess.DEVNULL,
-            stdout=self._out,
-            stderr=self._out,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
+        self._drain_rest()
+        self._drains = [] if self._out is None else [Drain(self._out, "info"), Drain(self._out, "error")]
+        out, err = (drain.write_end for drain in self._drains) if self._drains else (None, None)
+        try:
+            # A session of its own: Ctrl-C on the terminal reaches the supervisor alone, which stops children in order.
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        finally:
+            for drain in self._drains:
+                drain.started()
+
+    def _drain_rest(self) -> None:
+        """What the child wrote and nobody read yet; it has ended."""
+        for drain in self._drains:
+            drain.close()
+        self._drains = []
 
     async def _care(self) -> None:
         loop = asyncio.get_running_loop()
@@ -147,6 +162,7 @@ class Child:
                 self._log.warning("child_killed", child=self.name)
                 process.kill()
                 await process.wait()
+        self._drain_rest()
         if self._task is not None:
             self._task.cancel()
 
@@ -158,7 +174,8 @@ def _die_with_parent() -> None:
 
 
 def broker_child(data_dir: Path, port: int, monitor_port: int, log: Logger) -> Child:
-    """nats-server with the repository's configuration, its files under data_dir; it logs to data_dir/nats.log."""
+    """nats-server with the repository's configuration, its files under data_dir; it logs to data_dir/nats.log
+    and rotates that itself: in a pipe of ours its last words would kill it, should we be gone before it."""
     data_dir.mkdir(parents=True, exist_ok=True)
     command = [
         broker_binary(), "-c", str(broker_config()), "-a", "127.0.0.1", "-p", str(port),
@@ -171,7 +188,7 @@ MINTLINE = (sys.executable, "-P", "-m", "runtime.commands")
 
 
 def command_child(
-    name: str, arguments: Sequence[str], env: Mapping[str, str], log: Logger, out: IO[bytes] | None
+    name: str, arguments: Sequence[str], env: Mapping[str, str], log: Logger, out: LogFile | None
 ) -> Child:
     """`mintline <arguments>` as a child."""
     return Child(name, [*MINTLINE, *arguments], env, log, out)

@@ -11,12 +11,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from runtime import telemetry, web
+from runtime import spans, telemetry, web
 from runtime.bus import Bus, BusError, Unavailable
 from runtime.declare import declare
 from runtime.login import connection_options
@@ -24,6 +24,10 @@ from runtime.settings import Common, Settings, SettingsError, load_common, load_
 from runtime.vocabulary import LAG_BUCKETS_S, Figure, Vocabulary
 from schemas.codec import encode
 from schemas.events import ProcessStatus
+
+if TYPE_CHECKING:
+    from runtime.tracer import Tracer
+    from runtime.tracing import Tracing
 
 STATUS_INTERVAL_S = 1.0
 FINISH_S_MAX, CLOSE_S_MAX = 2.0, 2.5  # together within the 5 s that SIGTERM may take
@@ -33,7 +37,11 @@ EXIT_OK, EXIT_CRASHED, EXIT_MISCONFIGURED = 0, 1, 2
 FIGURES: Vocabulary = {
     "broker_up": "Whether the process is connected to the broker",
     "process_ready": "Whether the process does its work",
+    "log_records_total": Figure(
+        "Records logged by level, also those below the level that is shown", {"level": tuple(telemetry.LEVELS)}
+    ),
     "event_loop_lag_seconds": Figure("How late the event loop wakes up, once a second", buckets=LAG_BUCKETS_S),
+    **spans.FIGURES,
 }
 
 S = TypeVar("S", bound=Settings)
@@ -44,6 +52,7 @@ class Process:
 
     details: what the service has to say of its state in `/readyz`, ready or not; it keeps them up to date.
     health: whether all is well, and a JSON document for people, for `/healthz`; by default that of `/readyz`.
+    tracer: what its work is told to; None where tracing is off.
     """
 
     def __init__(self, service: str, common: Common, log: telemetry.Logger, figures: Vocabulary) -> None:
@@ -53,14 +62,20 @@ class Process:
         self.log = log
         self.figures = telemetry.Figures({**FIGURES, **figures})
         self.metrics = telemetry.Metrics(self.figures)
+        log.counted = self._count_record
         self.details: dict[str, int | bool | str] = {}
         self.health: Callable[[], tuple[bool, bytes]] = self._readiness
         self.stop = asyncio.Event()
         self.started_at_ns = telemetry.now_ns()
         self.bus = Bus(log.warning)
+        self.tracer: Tracer | None = None
+        self._tracing: Tracing | None = None
         self._ready = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: BaseException | None = None
+
+    def _count_record(self, level: str) -> None:
+        self.figures.add("log_records_total", level=level)
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run beside `main`; a failure ends the process with status 1."""
@@ -68,6 +83,17 @@ class Process:
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
         return task
+
+    def trace(self, environ: Mapping[str, str]) -> None:
+        """Switch tracing on where the environment asks for it. Raises SettingsError."""
+        if not spans.wanted(environ):
+            return
+        from runtime.tracing import Tracing  # opentelemetry is loaded only where it is used
+
+        self._tracing = Tracing(self, environ)
+        self.tracer = self._tracing.tracer
+        self.spawn(self.tracer.follow(self.bus), "traces-keep")
+        self.spawn(self._tracing.report(self.figures, self.log.warning), "traces-report")
 
     def ready(self, is_ready: bool) -> None:
         if is_ready and not self._ready:
@@ -222,7 +248,8 @@ async def _close(process: Process, server: web.Server, reporter: asyncio.Task[No
     try:
         async with asyncio.timeout(CLOSE_S_MAX):
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.gather(process.bus.close(), server.close(), return_exceptions=True)
+            traces = () if process._tracing is None else (process._tracing.close(),)
+            await asyncio.gather(process.bus.close(), server.close(), *traces, return_exceptions=True)
     except TimeoutError:
         process.log.warning("close_timeout")
 
@@ -239,6 +266,8 @@ def run(service: str, main: Main[S], kind: type[S], figures: Vocabulary, *, need
         settings = load_service(kind, service, environ)
         settings.check(common)
         connection_options(common)
+        if spans.wanted(environ):
+            spans.sampling(environ)
     except SettingsError as error:
         print(f"mintline {service}: {error}", file=sys.stderr)  # noqa: T201 - there is no logger yet
         sys.exit(EXIT_MISCONFIGURED)
@@ -246,10 +275,14 @@ def run(service: str, main: Main[S], kind: type[S], figures: Vocabulary, *, need
 
     async def whole() -> int:
         process = Process(service, common, log, figures)
+        process.trace(environ)
         return await live(process, lambda p: main(p, settings), needs_broker)
 
     try:
         sys.exit(asyncio.run(whole()))
+    except SettingsError as error:
+        print(f"mintline {service}: {error}", file=sys.stderr)  # noqa: T201 - as above
+        sys.exit(EXIT_MISCONFIGURED)
     except OSError as error:
         log.error("cannot_start", reason=str(error))
         sys.exit(EXIT_CRASHED)

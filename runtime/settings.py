@@ -49,6 +49,7 @@ class Common(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_level: debug, info, warning or error.
     admin_allowed_ips: addresses and networks that may use the admin interface, separated by commas.
     data_dir: where a process keeps its files.
+    trace_slow_s: where tracing is on (OTEL_… variables), a token that takes longer is traced whatever the sampler says.
     demo: whether market and money are simulated (set by `mintline up --demo`).
     """
 
@@ -69,6 +70,7 @@ class Common(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     admin_allowed_ips: str = "127.0.0.0/8,::1"
     data_dir: str = "data"
+    trace_slow_s: Seconds = 2.0
     demo: bool = False
 
 

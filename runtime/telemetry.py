@@ -39,6 +39,7 @@ class Logger:
         self._out = out or sys.stdout
         self._level = LEVELS[level]
         self._text = style == "text" or (style == "auto" and self._out.isatty())
+        self.counted: Callable[[str], None] | None = None  # told the level of each record, also of one not shown
 
     def __call__(self, event: str, **fields: Any) -> None:
         self._write("info", event, fields)
@@ -56,6 +57,8 @@ class Logger:
         self._write("error", event, fields)
 
     def _write(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
+        if self.counted is not None:
+            self.counted(level)
         if LEVELS[level] < self._level:
             return
         shown = {name: _safe(name, value) for name, value in fields.items() if value is not None}

@@ -13,8 +13,9 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
@@ -33,6 +34,7 @@ from runtime.embedded import (
     run_once,
     write_json,
 )
+from runtime.logfiles import FiledLogger, LogFile
 from runtime.screen import Screen, totals
 from runtime.settings import SERVICES, Common, load_common
 from runtime.standalone import fail
@@ -67,7 +69,9 @@ class Up:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.log = Logger("up", "auto", "warning" if options.as_json else "info", sys.stderr)
+        self.shown = Logger("up", "auto", "warning" if options.as_json else "info", sys.stderr)
+        self.log_files: list[LogFile] = []
+        self.log: Logger = FiledLogger("up", "info", self._log_file("up"), self.shown)
         self.children: list[Child] = []
         self.stop = asyncio.Event()
         self.endpoints: dict[str, Any] = {}
@@ -143,11 +147,19 @@ class Up:
         return self.options.data_dir / "logs" / f"{name}.log"
 
     def _python(self, name: str, env: Mapping[str, str], *arguments: str) -> Child:
-        out: IO[bytes] | None = None
-        if not self.options.logs:
-            self._log_path(name).parent.mkdir(parents=True, exist_ok=True)
-            out = self._log_path(name).open("ab")
+        out = None if self.options.logs else self._log_file(name)
         return command_child(name, arguments, env, self.log, out)
+
+    def _log_file(self, name: str) -> LogFile:
+        def failed(reason: str) -> None:
+            self.shown.error("log_not_written", reason=reason)
+
+        loop = asyncio.get_running_loop()
+        log = LogFile(
+            self.options.data_dir / "logs", name, on_failure=failed, background=partial(loop.run_in_executor, None)
+        )
+        self.log_files.append(log)
+        return log
 
     async def _start(self, child: Child) -> None:
         child.on_restart = self.write_endpoints
@@ -211,6 +223,8 @@ class Up:
         order = (("simulator", "ingest"), ("portal", "observer", "analyze"), ("dispatch",), ("bots",), ("nats-server",))
         for names in order:
             await asyncio.gather(*(child.stop() for child in self.children if child.name in names))
+        for log in self.log_files:
+            log.close()
 
 
 async def _waiting(bus: Bus, consumer: subjects.Consumer) -> int:

@@ -139,3 +139,16 @@ async def fetch(url: str, timeout_s: float) -> tuple[int, bytes]:
         raise
     except aiohttp.ClientError as error:  # an answer cut short, or none of HTTP
         raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+async def send(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> tuple[int, bytes]:
+    """POST to a URL. Raises OSError or TimeoutError when nothing answers."""
+    limit = aiohttp.ClientTimeout(total=timeout_s)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit) as session,
+            session.post(url, data=body, headers=headers) as response,
+        ):
+            return response.status, await response.read()
+    except aiohttp.ClientError as error:  # only some of them are OSErrors
+        raise OSError(str(error) or type(error).__name__) from error

@@ -186,9 +186,14 @@ def chunks(messages: Sequence[Out], size: int = BATCH_MESSAGES_MAX) -> Iterable[
         yield messages[start : start + size]
 
 
-def trace_headers(event_id: str) -> bytes:
-    """W3C trace context derived from a token event's id (32 hex digits): the whole life of a token is one trace."""
-    return f"traceparent: 00-{event_id[:32]}-{event_id[16:32]}-01\r\n".encode()
+def trace_headers(event_id: str, span_id: str = "", sampled: bool = False) -> bytes:
+    """W3C trace context. A token event's id (32 hex digits), with which the ids of all that follows from it begin, is
+    the trace's id.
+
+    span_id: of the span that publishes; "" for the trace's root, which is the publication of the event itself.
+    """
+    flags = "01" if sampled else "00"
+    return f"traceparent: 00-{event_id[:32]}-{span_id or event_id[16:32]}-{flags}\r\n".encode()
 
 
 def trace_of(header_block: bytes) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
@@ -22,7 +23,9 @@ from runtime.bus import Bus, Unavailable, WrongSequence
 from runtime.fences import Fence
 from runtime.process import Process
 from runtime.readers import DurableReader, Interrupted, message_after, read
+from runtime.spans import header_lines
 from runtime.telemetry import Figures
+from runtime.tracer import Group
 from runtime.vocabulary import OTHER, Figure, Vocabulary
 from runtime.wire import In, Out
 from schemas.codec import Decoder, MalformedEvent, encode
@@ -68,6 +71,7 @@ class _Identified(msgspec.Struct):
 
 
 _identified: Decoder[_Identified] = Decoder(_Identified)
+_untraced = contextlib.nullcontext()
 
 
 class _Decided(NamedTuple):
@@ -196,56 +200,72 @@ class Worker:
         messages = self.reader.take(TAKE_MESSAGES_MAX)
         if not messages:  # what is decided and not stored comes from messages that are about to come again
             return False
-        figures, loop = self._process.figures, asyncio.get_running_loop()
-        started_s = loop.time()
-        for message in messages:
-            await self._decide(message)
-            if len(self._unstored) >= GROUP_OUTPUTS_MAX:
-                await self._store(self.reader, message)
-        await self._store(self.reader, messages[-1])
+        process, loop = self._process, asyncio.get_running_loop()
+        figures, started_s = process.figures, loop.time()
+        if process.tracer is None:
+            await self._work(self.reader, messages, None)
+        else:
+            with process.tracer.group(self._consumer, messages) as trace:
+                await self._work(self.reader, messages, trace)
         await self._stage.settled()
-        trace = wire.trace_of(messages[-1].header_block)
-        figures.observe("stage_duration_seconds", loop.time() - started_s, trace=trace, stage=self._process.service)
+        example = wire.trace_of(messages[-1].header_block)
+        figures.observe("stage_duration_seconds", loop.time() - started_s, trace=example, stage=process.service)
         figures.put("stage_last_processed_at_ns", telemetry.now_ns())
         return True
 
-    async def _decide(self, message: In) -> None:
+    async def _work(self, reader: DurableReader, messages: Sequence[In], trace: Group | None) -> None:
+        for message in messages:
+            error = await self._decide(message, trace)
+            if trace is not None:
+                trace.decided(message, error)
+            if len(self._unstored) >= GROUP_OUTPUTS_MAX:
+                await self._store(reader, message, trace)
+        await self._store(reader, messages[-1], trace)
+
+    async def _decide(self, message: In, trace: Group | None) -> str:
+        """Returns the type of the error that it is dead of, or ""."""
         figures = self._process.figures
         figures.add("messages_in_total")
         if message.sequence <= self._through:
             figures.add("messages_repeated_total")
-            return
+            return ""
+        dead = ""
         try:
             outputs = self._stage.decide(message)
         except Exception as error:
-            await self._bury(message, error)
-            outputs = ()
+            await self._bury(message, error, trace)
+            outputs, dead = (), type(error).__name__
         self._through = message.sequence
         self._unstored.extend(_Decided(message.sequence, output) for output in outputs)
+        return dead
 
-    async def _store(self, reader: DurableReader, last: In) -> None:
+    async def _store(self, reader: DurableReader, last: In, trace: Group | None) -> None:
         """Append what is decided and not stored, then acknowledge."""
         if self._stored and self._unstored:
             before = len(self._unstored)
             self._unstored = [decided for decided in self._unstored if decided.output.id not in self._stored]
             self._process.figures.add("outputs_known_total", before - len(self._unstored))
         while self._unstored:
-            chunk = [decided.output for decided in self._unstored[: wire.BATCH_MESSAGES_MAX]]
-            await self._fence.append(chunk)
+            chunk = self._unstored[: wire.BATCH_MESSAGES_MAX]
+            with _untraced if trace is None else trace.publishing(chunk):
+                await self._fence.append([decided.output for decided in chunk])
             del self._unstored[: len(chunk)]
             self._process.figures.add("messages_out_total", len(chunk))
         if self._stored and self._through >= self._stored_until:
             self._stored = set()
-        reader.acknowledge(last)
+        with _untraced if trace is None else trace.acknowledging():
+            reader.acknowledge(last)
 
-    async def _bury(self, message: In, error: Exception) -> None:
+    async def _bury(self, message: In, error: Exception, trace: Group | None) -> None:
         kind = type(error).__name__
         self._process.figures.add("dead_letters_total", kind=kind)
         self._process.log.error(
             "dead_letter", subject=message.subject, sequence=message.sequence, reason=f"{kind}: {error}",
             trace="".join(traceback.format_exception(error))[-1000:] if not isinstance(error, ValueError) else None,
         )  # fmt: skip
-        await bury(self._bus, self._consumer.stream, self._consumer.name, message, f"{kind}: {error}")
+        stream, consumer = self._consumer.stream, self._consumer.name
+        with _untraced if trace is None else trace.burying(message, dead_subject(stream, consumer)):
+            await bury(self._bus, stream, consumer, message, f"{kind}: {error}")
 
 
 async def tell_lag(figures: Figures, readers: Callable[[], Iterable[DurableReader]]) -> None:
@@ -266,10 +286,12 @@ def _id_of(message: In) -> str:
 
 
 async def bury(bus: Bus, stream: str, consumer: str, message: In, reason: str) -> None:
-    """Keep a message that cannot be processed in DEAD, whole. Raises Unavailable: then it is not settled."""
+    """Keep a message that cannot be processed in DEAD, whole, with the trace context that it came with. Raises
+    Unavailable: then it is not settled."""
     letter = dead_letter(f"{stream}:{consumer}:{message.sequence}", stream, message.subject, message.sequence,
                          message.data, reason, telemetry.now_ns())  # fmt: skip
-    await bus.publish(dead_subject(stream, consumer), encode(letter), message_id=letter.id)
+    await bus.publish(dead_subject(stream, consumer), encode(letter), message_id=letter.id,
+                      headers=header_lines(message.header_block))  # fmt: skip
 
 
 def dead_letter(

@@ -12,6 +12,8 @@ MINUTE_S = 60
 HOUR_S = 3600
 DAY_S = 86_400
 
+KEEP_TRACE = "traces.keep"  # a plain subject: ids of traces that every process is to export though none sampled them
+
 MARKER_TTL_S = 1  # the server raises a message's own time to live to this
 
 # In a consumer's metadata: seconds, and messages under the name that nats-server's own tools read.
@@ -133,12 +135,13 @@ SESSIONS = _bucket("sessions", "Logins and one-time links, as hashes", age_s_max
 MEMBERS = _bucket("members", "Processes alive", age_s_max=HOUR_S, message_ttls=True)
 WATCH = _bucket("watch", "Mints whose trades somebody needs", age_s_max=DAY_S)
 SCORES = _bucket("scores", "The newest score of each token", age_s_max=DAY_S, bytes_max=256 << 20)
+SCHEDULE = _bucket("schedule", "The newest run of each of observer's jobs", bytes_max=16 << 20)
 FOLDS = _bucket("folds", "Accounts folded from FILLS up to some line; may be emptied", bytes_max=512 << 20)
 CHECKS = _bucket("checks", "The newest verdict on the line's health, so that `since` survives", bytes_max=16 << 20)
 
 STREAMS: tuple[Stream, ...] = (
     TOKENS, DECISIONS, SIGNALS, FILLS, ALERTS, DEAD, BOTS, ACCOUNTS, SESSIONS, MEMBERS, WATCH, SCORES,
-    FOLDS, CHECKS,
+    FOLDS, CHECKS, SCHEDULE,
 )  # fmt: skip
 
 ANALYZE = Consumer(stream="TOKENS", name="analyze", subject="tokens.>")

@@ -29,9 +29,11 @@ HOMES = {
         "runtime/up.py",
         "runtime/standalone.py",
     },
+    "cronsim": {"observer/schedule.py"},
     "prometheus_client": {"runtime/telemetry.py"},
     "sklearn": {"analyze/fit.py"},
     "numpy": {"analyze/fit.py"},
+    "opentelemetry": {"runtime/tracing.py"},
 }
 
 # These prove what the line did, or run it without a broker: they may import the pure modules of other services.
@@ -40,7 +42,8 @@ PROOFS = {"observer/audit.py", "observer/replay.py", "observer/rerun.py", "analy
 
 # Decisions: values in, values out.
 PURE = {
-    "schemas/*.py", "runtime/wire.py", "runtime/settings.py", "runtime/vocabulary.py",
+    "schemas/*.py", "runtime/wire.py", "runtime/settings.py", "runtime/log_lines.py", "runtime/spans.py",
+    "runtime/semconv.py", "runtime/vocabulary.py",
     "ingest/venues/*.py", "ingest/link.py", "ingest/subscriptions.py", "ingest/recording.py", "ingest/market.py",
     "ingest/cost.py", "ingest/market_*.py", "ingest/protocol.py",
     "analyze/features.py", "analyze/score.py", "analyze/memory.py", "analyze/analysis.py", "analyze/strategies/*.py",
@@ -51,9 +54,11 @@ PURE = {
     "bots/positions.py", "bots/prices.py", "bots/risk.py", "bots/mandate.py", "bots/portfolio.py",
     "observer/facts.py", "observer/tally.py", "observer/verdict.py", "observer/admin.py", "observer/cgroups.py",
     "observer/creations.py", "observer/audit.py", "observer/times.py", "observer/cohort.py", "observer/report.py",
+    "observer/daily.py", "observer/daily_text.py", "observer/schedule.py", "observer/schedule_settings.py",
+    "observer/schedule_export.py", "observer/stats_rows.py",
     "observer/report_text.py", "observer/rerun.py", "observer/sweep.py", "observer/checks.py", "observer/levels.py",
     "observer/limits.py", "observer/sync.py", "observer/vault.py", "observer/watch.py", "observer/remedies.py",
-    "observer/diagnosis.py", "observer/broker_metrics.py", "observer/business.py",
+    "observer/diagnosis.py", "observer/way.py", "observer/broker_metrics.py", "observer/business.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip

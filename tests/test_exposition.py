@@ -186,14 +186,14 @@ async def test_observer_tells_what_the_broker_has_and_no_more_once_it_is_gone(
     await is_("consumer_lag_threshold_seconds", 10, **behind)
     await is_("consumer_waiting", 0, **behind)
     stored = (await read(bus, "SIGNALS", after_sequence=0))[0]
-    await is_("consumer_oldest_unprocessed_timestamp_seconds", stored.at_ns / 1e9, **behind)
+    await is_("consumer_oldest_unprocessed_timestamp_seconds", stored.at_ns / 1_000_000_000, **behind)
     await is_("stream_messages", 3, stream="TOKENS", discard="old")
     await is_("stream_max_age_seconds", 86_400, stream="TOKENS", discard="old")
     await is_("stream_max_bytes", 6 << 30, stream="FILLS", discard="new")
     newest = (await read(bus, "TOKENS", after_sequence=0))[-1]
     await bus.publish("tokens.gap.pumpportal", b"{}")
     await is_("stream_messages", 4, stream="TOKENS", discard="old")
-    await is_("feed_last_message_timestamp_seconds", newest.at_ns / 1e9)
+    await is_("feed_last_message_timestamp_seconds", newest.at_ns / 1_000_000_000)
     await is_("active_sources", 1)
     await is_("broker_slow_consumers_total", 0)
     assert abs(await processes.value("observer", "clock_skew_seconds") or 9) < 9
@@ -210,4 +210,4 @@ async def test_observer_tells_what_the_broker_has_and_no_more_once_it_is_gone(
     with broker.stopped():
         await is_("broker_up", 0)
         await is_("stream_messages", None, stream="TOKENS", discard="old")
-        await is_("feed_last_message_timestamp_seconds", newest.at_ns / 1e9)
+        await is_("feed_last_message_timestamp_seconds", newest.at_ns / 1_000_000_000)

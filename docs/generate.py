@@ -100,7 +100,7 @@ def metrics_page() -> str:
         "",
         "Every process serves them at `/metrics` on its own port: in the text format, and to whoever accepts",
         "`application/openmetrics-text` in that one, where the histograms carry an example's `trace_id`.",
-        "Each label set that is known beforehand is there from the start, at 0; a time that never was is absent,",
+        "Each label set that is known beforehand is there from the start, at 0; a time that never was is absent unless its line says otherwise,",
         "and so is what is not known.",
         "A label without values here has them from the settings (partitions) or from the broker, never from users.",
         "What is about another process, or about the broker, is told by observer; it asks every",

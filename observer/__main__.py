@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from observer import figures, scheduler
+from observer import backups, figures, scheduler
 from observer.jobs import schedule
 from observer.measure import FIGURES as MEASURED
 from observer.measure import Measure
@@ -10,7 +10,7 @@ from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
 from runtime.vocabulary import Vocabulary
 
-FIGURES: Vocabulary = {**figures.OWN, **scheduler.FIGURES, **MEASURED}
+FIGURES: Vocabulary = {**figures.OWN, **scheduler.FIGURES, **backups.FIGURES, **MEASURED}
 
 
 async def main(process: Process, settings: ObserverSettings) -> None:
@@ -23,6 +23,7 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     process.spawn(measure.run(), "measure")
     process.spawn(measure.follow_decisions(), "follow-decisions")
     process.spawn(schedule(process, settings).run(), "schedule")
+    process.spawn(backups.run(process, settings), "backups")
     folded = process.spawn(poll.folded.wait(), "folded")
     folded.add_done_callback(lambda task: process.ready(not task.cancelled()))
     await process.stop.wait()

@@ -10,17 +10,19 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from observer import daily_page, daily_text
+from observer import backups, daily_page, daily_text
 from observer.archive import Archive
+from observer.backup_store import BackupError
+from observer.backups import BackupSettings
 from observer.daily import DAY_NS, Daily
 from observer.daily_read import as_json, read_day
-from observer.schedule import Notice
-from observer.schedule_settings import ScheduleSettings
+from observer.schedule import SAID_CHARS_MAX, Notice
 from observer.scheduler import JobFailed, Scheduler, Tell
 from observer.stats_rows import BadSnapshot, snapshot
 from observer.times import SECOND_NS
 from runtime.bus import Bus
 from runtime.process import Process
+from runtime.settings import Common
 from runtime.telemetry import now_ns
 from schemas.codec import Decoder
 
@@ -30,10 +32,11 @@ ANSWER_WAIT_S = 10.0
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
     """What jobs work with. tell: for what people should read, None where nobody passes it on."""
 
+    common: Common
+    settings: BackupSettings
     bus: Bus
     archive: Archive
     zone: ZoneInfo
-    data_dir: Path
     tell: Tell | None = None
 
 
@@ -79,8 +82,29 @@ async def report(bench: Bench, due_at_ns: int) -> str:
     return f"{day}: {daily.opportunities:,} opportunities, {daily.errors_total:,} errors"
 
 
+async def backup(bench: Bench, _: int) -> str:
+    try:
+        made = await backups.backup(bench.common, bench.settings)
+    except BackupError as error:
+        raise JobFailed(str(error)) from error
+    return f"{made.name}: {len(made.streams):,} streams, {made.size_bytes:,} bytes"
+
+
+async def backup_check(bench: Bench, _: int) -> str:
+    """A drill with the newest one."""
+    try:
+        found = await backups.verify(bench.common, bench.settings)
+    except BackupError as error:
+        raise JobFailed(str(error)) from error
+    if not found.ok:
+        raise JobFailed(f"{found.name}: {'; '.join(found.problems)}"[:SAID_CHARS_MAX])
+    return f"{found.name}: {found.streams:,} streams and {found.messages:,} messages are as they were"
+
+
 # A job is one line here and one in `schedule_settings.JOBS`.
-WORKS: Mapping[str, Callable[[Bench, int], Awaitable[str]]] = {"health": health, "stats": stats, "report": report}
+WORKS: Mapping[str, Callable[[Bench, int], Awaitable[str]]] = {
+    "health": health, "stats": stats, "report": report, "backup": backup, "backup_check": backup_check,
+}  # fmt: skip
 
 
 def parts(daily: Daily) -> dict[str, str]:
@@ -92,14 +116,14 @@ def day_of(at_ns: int, zone: ZoneInfo) -> date:
     return datetime.fromtimestamp(at_ns // SECOND_NS, zone).date()
 
 
-def schedule(process: Process, settings: ScheduleSettings, tell: Tell | None = None) -> Scheduler:
+def schedule(process: Process, settings: BackupSettings, tell: Tell | None = None) -> Scheduler:
     """The schedule of an observer. tell: passes on reports, and what was missed or went wrong."""
-    data_dir = Path(process.common.data_dir)
     bench = Bench(
+        common=process.common,
+        settings=settings,
         bus=process.bus,
-        archive=Archive(data_dir, settings.archive_days),
+        archive=Archive(Path(process.common.data_dir), settings.archive_days),
         zone=settings.zone(),
-        data_dir=data_dir,
         tell=tell,
     )
 

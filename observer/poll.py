@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from observer import admin
+from observer.backups import BackupSettings
 from observer.business import Business
 from observer.creations import Creations
 from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, newest, stages, unacknowledged
@@ -19,7 +20,6 @@ from observer.host import Host
 from observer.levels import Level
 from observer.probes import Probes
 from observer.recall import Recall
-from observer.schedule_settings import ScheduleSettings
 from observer.tally import Tally
 from observer.verdict import Verdict, judge
 from runtime import buckets, telemetry
@@ -41,8 +41,8 @@ ANSWER_S_MAX = 1.5  # a round of polls puts three questions, one after the other
 T = TypeVar("T")
 
 
-class ObserverSettings(ScheduleSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    __doc__ = f"""{ScheduleSettings.__doc__}
+class ObserverSettings(BackupSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    __doc__ = f"""{BackupSettings.__doc__}
     poll_interval_s: seconds between two rounds of questions to the broker.
     measure_interval_s: the same for the figures of `/metrics`, which ask about every stream and consumer.
     monitor_url: of nats-server's monitoring, for its slow consumers; empty for none.

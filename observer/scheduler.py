@@ -43,8 +43,8 @@ PING_TRIES = 3
 OF_JOB: Mapping[str, tuple[str, ...]] = {"job": tuple(job.name for job in JOBS)}
 
 FIGURES: Vocabulary = {
-    "job_last_run_timestamp_seconds": Figure("When a job's newest run began; absent: never", OF_JOB),
-    "job_last_success_timestamp_seconds": Figure("When a job last ended well; absent: never", OF_JOB),
+    "job_last_run_timestamp_seconds": Figure("When a job's newest run began; 0: never", OF_JOB),
+    "job_last_success_timestamp_seconds": Figure("When a job last ended well; 0: never", OF_JOB),
     "job_next_due_timestamp_seconds": Figure("When a job is due next", OF_JOB),
     "job_last_duration_seconds": Figure("How long a job's newest finished run took", OF_JOB),
     "job_running": Figure("Whether a job runs now", OF_JOB),
@@ -53,7 +53,7 @@ FIGURES: Vocabulary = {
     ),
     "job_missed_total": Figure("Due times of a job that no run took up, over all lives of this process", OF_JOB),
     "pings_total": Figure("Requests to the dead-man's switch by outcome", {"outcome": ("ok", "failed")}),
-    "report_last_success_timestamp_seconds": "When the daily report was last made; absent: never",
+    "report_last_success_timestamp_seconds": "When the daily report was last made; 0: never",
 }
 
 # What a job does. It gets the time it was due and returns a sentence; it raises, best JobFailed, when it failed.

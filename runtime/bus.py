@@ -92,6 +92,10 @@ class Bus:
         url = self._client.connected_url
         return None if url is None or url.hostname is None else (url.hostname, url.port or 4222)
 
+    @property
+    def server_version(self) -> str:
+        return self._client.server_version
+
     async def wait_connected(self) -> None:
         await self._connected.wait()
 
@@ -286,18 +290,12 @@ class Bus:
 
         await self._client.subscribe(subject, cb=hear)
 
-    async def api(self, subject: str, payload: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def api(
+        self, subject: str, payload: Mapping[str, Any] | None = None, timeout_s: float = REQUEST_WAIT_S
+    ) -> dict[str, Any]:
         """JetStream's API. Raises BusError with the code, or Unavailable."""
         body = b"" if payload is None else json.dumps(payload).encode()
-        data = await self.request(f"$JS.API.{subject}", body)
-        response: dict[str, Any] = json.loads(data)
-        error = response.get("error")
-        if error:
-            code = error.get("err_code", 0)
-            if error.get("code") in (503, 429):
-                raise Unavailable(f"{subject}: {error.get('description')}")
-            raise BusError(f"{subject}: {error.get('description')} ({code})", code)
-        return response
+        return api_answer(subject, await self.request(f"$JS.API.{subject}", body, timeout_s))
 
     async def stream_info(self, name: str) -> dict[str, Any]:
         return await self.api(f"STREAM.INFO.{name}")
@@ -323,6 +321,18 @@ class Bus:
     def detach(self, reader: Watched) -> None:
         if reader in self._readers:
             self._readers.remove(reader)
+
+
+def api_answer(subject: str, data: bytes) -> dict[str, Any]:
+    """What JetStream's API answered. Raises BusError with the code, or Unavailable."""
+    response: dict[str, Any] = json.loads(data)
+    error = response.get("error")
+    if error:
+        code = error.get("err_code", 0)
+        if error.get("code") in (503, 429):
+            raise Unavailable(f"{subject}: {error.get('description')}")
+        raise BusError(f"{subject}: {error.get('description')} ({code})", code)
+    return response
 
 
 def judge(reply: Reply) -> wire.Answer:

@@ -39,6 +39,7 @@ COMMANDS = {
     "stats": ("observer.stats_command:app", "What the admin interface tells, now or from the archive."),
     "logs": ("runtime.logs_command:cli", "What the processes of `mintline up` logged, rotated files included."),
     "schedule": ("observer.schedule_command:app", "The observer's jobs, and the same for another scheduler."),
+    "backup": ("observer.backup_command:app", "Make, list, verify and restore backups of all streams and buckets."),
     "bot": ("portal.bot_command:app", "Start, stop, kill and look at users' bots."),
 }
 

@@ -162,6 +162,10 @@ class Client(nats.aio.client.Client):
     def reads_no_more(self) -> bool:
         return self.is_connected and self._reading_task is not None and self._reading_task.done()
 
+    @property
+    def server_version(self) -> str:
+        return str(self._server_info.get("version", ""))
+
     async def _process_err(self, err_msg: str) -> None:
         if "permissions violation" in err_msg.lower():
             await super()._process_err(err_msg)

@@ -182,7 +182,7 @@ class Figures(dict[str, int]):
             simple = (CounterMetricFamily if counts else GaugeMetricFamily)(shown, figure.help, labels=labels)
             for key, values in series:
                 value = self.get(key)
-                if value is not None and (value or not shown.endswith("_timestamp_seconds")):  # a time of 0 is no time
+                if value is not None and (value or not name.endswith("_at_ns")):  # a time of 0 is no time
                     simple.add_metric(values, value / divisor if divisor != 1 else value)
             yield simple
 

@@ -34,6 +34,7 @@ HOMES = {
     "sklearn": {"analyze/fit.py"},
     "numpy": {"analyze/fit.py"},
     "opentelemetry": {"runtime/tracing.py"},
+    "minio": {"observer/backup_s3.py"},
 }
 
 # These prove what the line did, or run it without a broker: they may import the pure modules of other services.
@@ -59,6 +60,7 @@ PURE = {
     "observer/report_text.py", "observer/rerun.py", "observer/sweep.py", "observer/checks.py", "observer/levels.py",
     "observer/limits.py", "observer/sync.py", "observer/vault.py", "observer/watch.py", "observer/remedies.py",
     "observer/diagnosis.py", "observer/way.py", "observer/broker_metrics.py", "observer/business.py",
+    "observer/backup_digest.py", "observer/backup_manifest.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip

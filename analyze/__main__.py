@@ -18,6 +18,7 @@ import msgspec
 from analyze.division import carry_over
 from analyze.features import FEATURE_NAMES
 from analyze.models import Models
+from analyze.stage import FIGURES as ANALYSIS_FIGURES
 from analyze.stage import Analyzing, Told
 from runtime.bus import Unavailable
 from runtime.fences import OwnerRecord
@@ -27,6 +28,7 @@ from runtime.parts import Parts
 from runtime.process import Process, run
 from runtime.settings import Settings
 from runtime.telemetry import Figures
+from runtime.vocabulary import Vocabulary, stage_duration
 from runtime.worker import Worker
 from schemas import subjects
 from schemas.subjects import Consumer
@@ -34,12 +36,11 @@ from schemas.subjects import Consumer
 MODELS_POLL_S = 2.0
 RETRY_S = 0.25
 
-FIGURES = {
+FIGURES: Vocabulary = {
     **PARTS_FIGURES,
+    **stage_duration("analyze"),
     "tokens_analyzed_total": "Tokens whose analysis was opened",
-    "decisions_total": "Decisions, by strategy",
-    "judged_total": "Times that a strategy was asked, by strategy and what came of it; rug alarms by kind",
-    "tokens_open": "Tokens with an open analysis, by partition of the mints",
+    **ANALYSIS_FIGURES,
     "rebuilt_total": "Messages fed to the analysis though others worked on them: to rebuild it, or to stand by",
     "scores_written_total": "Scores written to the bucket",
     "model_in_use": "Whether a model for AI_PREDICTIONS is in use",

@@ -8,22 +8,37 @@ from typing import Final
 
 import msgspec
 
-from analyze.analysis import HORIZON_NS, Analysis
+from analyze.alarms import Kind
+from analyze.analysis import ALARMED, DECIDED, EVENTS, HORIZON_NS, NO_NEWS, Analysis
 from analyze.models import Models
+from analyze.score import Silence
 from runtime import buckets, telemetry
 from runtime.bus import Bus, Unavailable
 from runtime.process import Process
 from runtime.readers import Follower, message_after
 from runtime.telemetry import Figures
 from runtime.tracer import following
+from runtime.vocabulary import Figure, Vocabulary
 from runtime.wire import In, Out
 from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent, encode
-from schemas.events import Decision, Score, TokenEvent, Watch
+from schemas.events import Decision, Origin, Score, Strategy, TokenEvent, Watch
 
 WRITE_INTERVAL_S: Final = 0.25
 # Of another partition's mint they tell nothing but the time: measured, 1.0 us to read it, 2.3 us to decode the event.
 OF_ONE_MINT: Final = ("tokens.traded.", "tokens.migrated.")
+
+
+FIGURES: Final[Vocabulary] = {
+    "decisions_total": Figure("Decisions, by what they come from", {"strategy": tuple(Origin)}),
+    "judged_total": Figure(
+        "Times that a strategy was asked about a token, by what came of it, or why it said nothing",
+        {"strategy": tuple(Strategy), "outcome": (DECIDED, NO_NEWS, ALARMED, *Silence)},
+    ),
+    "rug_alarms_total": Figure("Rug alarms raised, by kind", {"kind": tuple(Kind)}),
+    "events_repeated_total": "Token events that the analysis knew already",
+    "tokens_open": Figure("Tokens with an open analysis, by partition of the mints", {"partition": ()}),
+}
 
 
 class _Seen(msgspec.Struct):
@@ -136,7 +151,14 @@ class Analyzing:
         figures.put("tokens_open", self._analysis.open_count, partition=str(self._part))
         for (strategy, outcome), count in self._analysis.counters.items():
             news = count - self._counted[strategy, outcome]
-            figures.add("judged_total", news, strategy=strategy, outcome=outcome)
+            if not news:
+                continue
+            if strategy == EVENTS:
+                figures.add("events_repeated_total", news)
+            elif strategy == Origin.RUG_ALARM:
+                figures.add("rug_alarms_total", news, kind=outcome)
+            else:
+                figures.add("judged_total", news, strategy=strategy, outcome=outcome)
         self._counted = dict(self._analysis.counters)
 
     def _is_mine(self, mint: str) -> bool:

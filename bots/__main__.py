@@ -9,11 +9,14 @@ import msgspec
 from bots.fleet import Fleet
 from bots.owning import FIGURES as OWNING_FIGURES
 from bots.paper import LANDING_NS_DEFAULT
-from bots.telling import FIGURES
+from bots.telling import FIGURES as TELLING_FIGURES
 from runtime.process import Process, run
 from runtime.settings import Settings
+from runtime.vocabulary import Vocabulary
 
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=60_000)]
+
+FIGURES: Vocabulary = {**TELLING_FIGURES, **OWNING_FIGURES}
 
 
 class BotsSettings(Settings, frozen=True, kw_only=True):
@@ -38,7 +41,7 @@ async def main(process: Process, settings: BotsSettings) -> None:
 
 def cli() -> None:
     """Run the bots process. Settings come from MINTLINE_… and MINTLINE_BOTS_… variables."""
-    run("bots", main, BotsSettings, {**FIGURES, **OWNING_FIGURES})
+    run("bots", main, BotsSettings, FIGURES)
 
 
 if __name__ == "__main__":

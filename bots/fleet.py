@@ -276,6 +276,7 @@ class Fleet:
             self._snapshots.write_due(self.book.account, self._owning.folded)
             await self._wait(None if next_ns is None else (next_ns - until_ns) / 1e9)
             return
+        self._teller.hear(signals)
         started_s = asyncio.get_running_loop().time()
         group = self.book.act(signals, until_ns, now_ns)
         try:
@@ -283,8 +284,7 @@ class Fleet:
         finally:
             self.book.undo(group)  # what was not settled
         self._acknowledge()
-        self._process.metrics.stage.labels("bots").observe(asyncio.get_running_loop().time() - started_s)
-        self._teller.tell(group, self.book)
+        self._teller.tell(group, self.book, self._clock(), asyncio.get_running_loop().time() - started_s)
         self._snapshots.write_due(self.book.account, self._owning.folded)
 
     async def _take_signals(self) -> list[Arrived]:

@@ -20,12 +20,13 @@ from runtime.fences import Part, claim_parts
 from runtime.members import Members
 from runtime.process import Process
 from runtime.readers import DurableReader
+from runtime.vocabulary import Vocabulary
 from runtime.wire import Out
 from schemas import subjects
 from schemas.codec import encode
 from schemas.ownership import owner_user
 
-FIGURES: Final = {
+FIGURES: Final[Vocabulary] = {
     "partitions_owned": "Partitions that this process works on",
     "takeovers_total": "Partitions taken over",
 }

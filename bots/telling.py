@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Final
 
 from bots.book import Book
-from bots.group import Group
+from bots.group import Arrived, Group
 from runtime.telemetry import Figures, Logger
-from schemas.events import Fill, Refusal, Side
+from runtime.vocabulary import LATENCY_BUCKETS_S, OTHER, Figure, Vocabulary, stage_duration
+from runtime.worker import OLDEST_UNSETTLED, TROUBLES
+from schemas.events import Fill, Reason, Refusal, Side
 
 LOGGED_FILLS_MAX = 250  # in one round; beyond that one line tells how many
+DECISIONS_MAX = 10_000  # whose purchases are on their way; of those beyond it no latency is told
 
-FIGURES = {
+_EXITS_FROM: Final = list(Reason).index(Reason.TAKE_PROFIT)
+REFUSALS: Final = (*list(Reason)[1:_EXITS_FROM], OTHER)
+EXITS: Final = (*list(Reason)[_EXITS_FROM:], OTHER)
+
+FIGURES: Vocabulary = {
     "signals_total": "Signals taken for the first time",
     "signals_repeated_total": "Signals delivered again that the ledger had settled",
-    "fills_total": "Orders filled, by side",
-    "exits_total": "Positions sold from, by reason",
-    "refused_total": "Signals refused, by reason",
+    "fills_total": Figure("Orders filled, by side", {"side": tuple(Side)}),
+    "exits_total": Figure("Positions sold from, by reason", {"reason": EXITS}),
+    "refused_total": Figure("Signals and orders refused, by reason", {"reason": REFUSALS}),
     "pending_orders": "Orders decided and not yet landed",
     "late_total": "Events, signals and alarms that came after the settling time of what happened before them",
     "open_positions": "Positions open over all users",
@@ -24,12 +33,17 @@ FIGURES = {
     "accounts": "Users with a ledger in memory",
     "active_bots": "Users whose bot is wanted running",
     "configs_refused_total": "Configurations in the bucket that cannot be used",
-    "interruptions_total": "Times that the loop started again, by kind",
-    "dead_letters_total": "Messages that could not be processed, by reason's kind",
     "appends_total": "Lines stored in the ledger",
-    "consumer_lag_seconds": "Age of the oldest signal that came and has no outcome yet; 0 when there is none",
     "lines_folded_total": "Lines of the ledger read back, at a start or a takeover",
     "snapshots_total": "Accounts and marks written to the bucket `folds`",
+    "stage_last_processed_at_ns": "When a round was last stored and acknowledged",
+    "frame_to_fill_seconds": Figure(
+        "From the time that a frame was seen to the stored and acknowledged fill of a purchase decided because of it",
+        buckets=LATENCY_BUCKETS_S,
+    ),
+    **stage_duration("bots"),
+    **TROUBLES,
+    **OLDEST_UNSETTLED,
 }
 
 
@@ -37,9 +51,22 @@ class Teller:
     def __init__(self, figures: Figures, log: Logger) -> None:
         self._figures = figures
         self._log = log
+        self._seen_at_ns: dict[str, int] = {}  # by decision: when the frame was seen that it came from
 
-    def tell(self, group: Group, book: Book) -> None:
+    def hear(self, signals: Sequence[Arrived]) -> None:
+        """Signals on their way to become fills."""
+        seen_at_ns = self._seen_at_ns
+        for signal, _ in signals:
+            seen_at_ns[signal.decision_id] = signal.decided_at_ns
+        while len(seen_at_ns) > DECISIONS_MAX:
+            del seen_at_ns[next(iter(seen_at_ns))]
+
+    def tell(self, group: Group, book: Book, now_ns: int, took_s: float) -> None:
+        """now_ns: when the group was acknowledged. took_s: for deciding and storing it."""
         figures = self._figures
+        trace = group.drafts[0].append.entries[0].signal_id[:32] if group.drafts else ""
+        figures.observe("stage_duration_seconds", took_s, trace=trace, stage="bots")
+        figures.put("stage_last_processed_at_ns", now_ns)
         figures.add("signals_total", group.decided)
         figures.add("signals_repeated_total", group.repeated)
         entries = [(user, entry) for user, found in group.entries.items() for entry in found]
@@ -55,7 +82,17 @@ class Teller:
         figures.put("late_total", book.agenda.late)
         figures.put("mints_followed", len(book.holders.held))
         figures.put("accounts", book.users)
+        self._measure(fills, now_ns)
         self._log_fills(fills)
+
+    def _measure(self, fills: list[tuple[str, Fill]], now_ns: int) -> None:
+        """Purchases of one decision in one round took equally long: one look into the histogram for all of them."""
+        bought = Counter(fill.signal_id.rpartition(":")[0] for _, fill in fills if fill.side is Side.BUY)
+        for decision, count in bought.items():
+            seen_at_ns = self._seen_at_ns.get(decision)
+            if seen_at_ns is not None:  # else it was signalled to an earlier life of ours
+                took_s = max(0, now_ns - seen_at_ns) / 1e9
+                self._figures.observe("frame_to_fill_seconds", took_s, count, trace=decision[:32])
 
     def _log_fills(self, fills: list[tuple[str, Fill]]) -> None:
         for user, fill in fills[:LOGGED_FILLS_MAX]:

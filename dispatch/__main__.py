@@ -18,17 +18,19 @@ from runtime.parts import Parts
 from runtime.process import Process, run
 from runtime.settings import Seconds, Settings
 from runtime.tracer import following
+from runtime.vocabulary import Figure, Vocabulary, stage_duration
 from runtime.wire import In, Out
 from runtime.worker import Worker
 from schemas import subjects
 from schemas.codec import Decoder, MalformedEvent
 from schemas.config import KILL_SWITCH_KEY, BotWanted
-from schemas.events import Decision, signal_id
+from schemas.events import Decision, Origin, signal_id
 from schemas.roster import Roster
 
-FIGURES = {
+FIGURES: Vocabulary = {
     **PARTS_FIGURES,
-    "decisions_total": "Decisions matched, by strategy",
+    **stage_duration("dispatch"),
+    "decisions_matched_total": Figure("Decisions matched, by what they come from", {"strategy": tuple(Origin)}),
     "unmatched_total": "Decisions that no user's bot wanted",
     "users": "Users whose running bot is in the index",
     "configs_refused_total": "Configurations in the bucket that cannot be used",
@@ -75,7 +77,7 @@ class Dispatching:
             return ()
         decision = _decision(message.data)
         users = self._preferences.match(decision)
-        self._process.figures.add("decisions_total", strategy=decision.strategy)
+        self._process.figures.add("decisions_matched_total", strategy=decision.strategy)
         if not users:
             self._process.figures.add("unmatched_total")
             return ()

@@ -6,14 +6,14 @@ import importlib
 import re
 import sys
 import types
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from runtime import process
+from runtime import process, vocabulary
 from runtime.settings import PREFIX, SERVICES, Common, Settings
+from runtime.vocabulary import Figure, Vocabulary
 
 HERE = Path(__file__).resolve().parent
 
@@ -34,8 +34,9 @@ def settings_of(service: str) -> type[Settings]:
     return found[0]
 
 
-def figures_of(service: str) -> Mapping[str, str]:
-    return {**process.FIGURES, **page(service).FIGURES}
+def figures_of(service: str) -> Vocabulary:
+    found: Vocabulary = page(service).FIGURES
+    return found
 
 
 def notes(kind: type[Settings]) -> dict[str, str]:
@@ -79,19 +80,44 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def metric_rows(figures: Vocabulary) -> list[str]:
+    return [_metric_row(name, vocabulary.declared(figure)) for name, figure in figures.items()]
+
+
+def _metric_row(name: str, figure: Figure) -> str:
+    labels = "; ".join(f"`{label}`{_values(values)}" for label, values in sorted(figure.labels.items()))
+    return f"| `{vocabulary.shown(name)[0]}` | {vocabulary.kind(name, figure)} | {labels} | {figure.help}. |"
+
+
+def _values(values: tuple[str, ...]) -> str:
+    return ": " + ", ".join(values) if values else ""
+
+
 def metrics_page() -> str:
+    head = ["| metric | kind | labels | |", "| --- | --- | --- | --- |"]
     lines = [
         "# Metrics",
         "",
-        "Every process serves them at `/metrics` on its own port, and repeats them once a second as JSON on the",
-        "subject `status.<service>.<instance>`.",
-        "A name that ends in `_total` only rises. Made from the code by `./dev docs`.",
+        "Every process serves them at `/metrics` on its own port: in the text format, and to whoever accepts",
+        "`application/openmetrics-text` in that one, where the histograms carry an example's `trace_id`.",
+        "Each label set that is known beforehand is there from the start, at 0; a time that never was is absent unless its line says otherwise,",
+        "and so is what is not known.",
+        "A label without values here has them from the settings (partitions) or from the broker, never from users.",
+        "What is about another process, or about the broker, is told by observer; it asks every",
+        "`MINTLINE_OBSERVER_MEASURE_INTERVAL_S` seconds.",
         "",
-        "`mintline_stage_duration_seconds{stage}`: from taking a group of messages to having its results stored.",
+        "The integers behind them go out once a second as JSON on the subject `status.<service>.<instance>`; a time is",
+        "`…_at_ns` there, in nanoseconds.",
+        "Made from the code by `./dev docs`.",
+        "",
+        "## Every process",
+        "",
+        *head,
+        *metric_rows(process.FIGURES),
+        *(f"| `mintline_{name}` | {kind} |  | {text}. |" for name, (kind, text) in vocabulary.OF_THE_SYSTEM.items()),
     ]
     for service in SERVICES:
-        lines += ["", f"## {service}", "", "| metric | |", "| --- | --- |"]
-        lines += [f"| `mintline_{name}` | {text}. |" for name, text in figures_of(service).items()]
+        lines += ["", f"## {service}", "", *head, *metric_rows(figures_of(service))]
     return "\n".join(lines) + "\n"
 
 

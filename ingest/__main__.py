@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from ingest.cost import DailyCost
 from ingest.feed import URL_DEFAULT, Feed, FeedAddress, FeedOptions
 from ingest.intake import FIGURES as INTAKE_FIGURES
 from ingest.intake import Intake
@@ -114,7 +115,7 @@ async def _heard_at_ns(process: Process) -> int | None:
 
 
 async def _report(process: Process, feed: Feed, outbox: Outbox, intake: Intake) -> None:
-    figures, was_running = process.figures, None
+    figures, was_running, cost = process.figures, None, DailyCost()
     while True:
         intake.flush()
         state = feed.state
@@ -124,9 +125,10 @@ async def _report(process: Process, feed: Feed, outbox: Outbox, intake: Intake) 
         figures.put("feed_reconnects_total", state.reconnects)
         figures.put("feed_subscriptions", state.subscriptions)
         figures.put("spooling", int(outbox.spooling))
+        figures.put("feed_cost_per_day_lamports", cost.lamports(now_ns(), figures["trades_received_total"]))
         process.details.update(
-            feed=str(state.state), waiting=figures["waiting"], spooling=outbox.spooling, spooled=figures["spooled"],
-            spool_full=bool(figures["spool_full"]),
+            feed=str(state.state), waiting=figures["buffered_messages"], spooling=outbox.spooling,
+            spooled=figures["spooled_messages"], spool_full=bool(figures["spool_full"]),
         )  # fmt: skip
         if state.is_running is not was_running:
             process.log.info("feed_state", state=str(state.state), trades_refused=state.trades_refused)

@@ -7,18 +7,20 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from hashlib import blake2b
 
+from ingest.cost import TRADE_LAMPORTS
 from ingest.recorder import Recorder
 from ingest.spool import Record
 from ingest.venues.pumpportal import MalformedFrame, Notice, VenueError, parse
 from runtime import wire
 from runtime.letters import dead_letter
 from runtime.telemetry import Figures, Logger
+from runtime.vocabulary import Figure, Vocabulary
 from schemas.codec import encode
 from schemas.events import FeedGap, TokenCreated, TokenTraded
 from schemas.subjects import dead_subject, token_subject
 
-FIGURES = {
-    "frames_total": "Frames heard, by what they were",
+FIGURES: Vocabulary = {
+    "frames_total": Figure("Frames heard, by what they were", {"outcome": ("event", "notice", "error", "dead")}),
     "tokens_received_total": "Creations heard",
     "trades_received_total": "Trades heard",
     "feed_running": "Whether the feed is connected and subscribed",
@@ -27,6 +29,8 @@ FIGURES = {
     "feed_reconnects_total": "Attempts to connect after the first",
     "feed_subscriptions": "Mints whose trades are subscribed",
     "feed_gaps_total": "Times that the feed was not heard, each recorded as an event",
+    "feed_cost_lamports_total": "What the venue charges for the trades heard, by its price list",
+    "feed_cost_per_day_lamports": "The same for a whole day at the rate of the last minute",
     "spooling": "Whether messages go to disk because the broker is away",
 }
 
@@ -51,8 +55,6 @@ class Intake:
         self._figures = figures
         self._log = log
         self._recorder = recorder
-        for outcome in ("event", "notice", "error", "dead"):
-            figures.add("frames_total", 0, outcome=outcome)
 
     async def frame(self, data: bytes, seen_at_ns: int) -> None:
         if self._recorder is not None:
@@ -76,6 +78,7 @@ class Intake:
             self._log.debug("token_created", mint=parsed.mint, symbol=parsed.symbol, trace=parsed.id)
         elif isinstance(parsed, TokenTraded):
             self._figures.add("trades_received_total")
+            self._figures.add("feed_cost_lamports_total", TRADE_LAMPORTS)
         await self._put(Record(token_subject(parsed), parsed.id, encode(parsed)))
 
     def flush(self) -> None:

@@ -26,6 +26,7 @@ from runtime.bus import Bus, BusError, Unavailable, WrongSequence, judge
 from runtime.letters import dead_letter
 from runtime.telemetry import Figures
 from runtime.tracer import Tracer
+from runtime.vocabulary import Vocabulary
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.subjects import dead_subject
 
@@ -35,11 +36,11 @@ ACK_WAIT_S = 5.0
 RETRY_S = 0.25
 FULL_RETRY_S = 1.0
 
-FIGURES = {
+FIGURES: Vocabulary = {
     "published_total": "Messages that the broker acknowledged as stored",
     "duplicates_total": "Messages that the broker had already",
-    "waiting": "Messages in memory that the broker has not acknowledged",
-    "spooled": "Messages on disk that the broker has not taken yet",
+    "buffered_messages": "Messages in memory that the broker has not acknowledged",
+    "spooled_messages": "Messages on disk that the broker has not taken yet",
     "spooled_bytes": "Bytes on disk that the broker has not taken yet",
     "spool_full": "Whether the spool takes no more and the feed is not being read",
     "republished_total": "Messages sent again after a lost connection or a late answer",
@@ -292,8 +293,8 @@ class Outbox:
     def _report(self) -> None:
         if not self._spooling and len(self._waiting) < self._waiting_max:
             self._figures.put("spool_full", 0)
-        self._figures.put("waiting", len(self._waiting) + len(self._in_flight))
-        self._figures.put("spooled", self._spool.records)
+        self._figures.put("buffered_messages", len(self._waiting) + len(self._in_flight))
+        self._figures.put("spooled_messages", self._spool.records)
         self._figures.put("spooled_bytes", self._spool.bytes)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from observer import advisories, backups, figures, notify, scheduler
+from observer import advisories, backups, figures, notify_figures, scheduler
 from observer.findings import findings, job_alert
 from observer.jobs import schedule
+from observer.measure import FIGURES as MEASURED
+from observer.measure import Measure
 from observer.notify import Notifier
 from observer.poll import ObserverSettings, Poll
 from runtime.process import Process, run
+from runtime.vocabulary import Vocabulary
 
-FIGURES = {**figures.OWN, **notify.FIGURES, **scheduler.FIGURES, **backups.FIGURES, **advisories.FIGURES}
+FIGURES: Vocabulary = {
+    **figures.OWN, **notify_figures.FIGURES, **scheduler.FIGURES, **backups.FIGURES, **advisories.FIGURES, **MEASURED,
+}  # fmt: skip
 
 
 async def main(process: Process, settings: ObserverSettings) -> None:
@@ -22,6 +27,9 @@ async def main(process: Process, settings: ObserverSettings) -> None:
     process.spawn(poll.poll(), "poll")
     process.spawn(poll.fold(), "fold")
     process.spawn(poll.probes.run(), "probes")
+    measure = Measure(process, settings, poll.business)
+    process.spawn(measure.run(), "measure")
+    process.spawn(measure.follow_decisions(), "follow-decisions")
     process.spawn(backups.run(process, settings), "backups")
     process.spawn(schedule(process, settings, lambda notice: notifier.tell(job_alert(notice))).run(), "schedule")
     advised = advisories.Advisories(process)

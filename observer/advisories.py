@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -22,15 +22,21 @@ from runtime.letters import send
 from runtime.process import Process
 from runtime.readers import DurableReader, Interrupted, message_after, read
 from runtime.telemetry import parse_time_ns
+from runtime.vocabulary import Figure, Vocabulary
 from runtime.wire import In
 from runtime.worker import bury
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.events import DeadLetter
 from schemas.subjects import ADVISED, DEAD
 
-FIGURES: Mapping[str, str] = {
-    "advisories_total": "What the broker said of messages given up and of lost quorums, by kind, over all lives",
-    "dead_letters": "Letters in DEAD, by the stream that the message came from (FEED: a frame)",
+FIGURES: Vocabulary = {
+    # Later: with the stored counts. 0 before them would look like a counter that began anew.
+    "advisories_total": Figure(
+        "What the broker said of messages given up and of lost quorums, by kind, over all lives",
+        {"kind": tuple(Kind)},
+        later=True,
+    ),
+    "dead_letters": Figure("Letters in DEAD, by the stream that the message came from (FEED: a frame)", {"stream": ()}),
     "dead_letter_last_timestamp_seconds": "When the newest letter in DEAD was stored; 0 when there is none",
 }
 SOURCES = (

@@ -6,7 +6,8 @@ survive a restart is taken from streams instead (`tally.py`, `creations.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from observer.levels import Level
+from runtime.vocabulary import OTHER, Figure, Vocabulary
 
 INGEST, ANALYZE, DISPATCH, BOTS, OBSERVER, PORTAL = SERVICES = (
     "ingest",
@@ -24,15 +25,24 @@ STAGES = (ANALYZE, DISPATCH, BOTS)
 FEED_RUNNING = "feed_running"
 FEED_SINCE_AT_NS = "feed_since_at_ns"
 
-OWN: Mapping[str, str] = {
+OWN: Vocabulary = {
     "polls_total": "Rounds of questions to the broker",
     "polls_failed_total": "Rounds in which the broker did not answer everything",
     "ledger_lines_total": "Lines of the ledger folded since the start",
-    "events_malformed_total": "Messages that could not be read, by the stream or subject they came from",
+    "events_malformed_total": Figure(
+        "Messages that could not be read, by the stream or subject they came from",
+        {"source": ("ADVISORIES", "DECISIONS", "FILLS", "KV_bots", "TOKENS", "status")},
+    ),
     "active_bots": "Users whose bot is wanted running",
     "checks_failing": "Health checks that are not good",
-    "checks": "Health checks by level",
-    "probes_failed_total": "Questions beside the polls that got no answer, by whom they were asked",
-    "durable_lag_seconds": "Age of the first message that a consumer has not acknowledged; 0 when there is none",
+    "checks": Figure("Health checks by level", {"level": tuple(Level)}),
+    "probes_failed_total": Figure(
+        "Questions beside the polls that got no answer, by whom they were asked",
+        {"of": ("broker", DISPATCH, BOTS, "vault", OTHER)},
+    ),
+    "max_capacity_bots": "Bots that this installation is meant for",
+    "tokens_per_minute": "Creations that TOKENS stored in the last minute",
+    "realised_lamports": Figure("Profit and loss of all sales, fees included, over the whole ledger", later=True),
+    "process_last_seen_at_ns": Figure("When a process of a service was last heard", {"service": SERVICES}),
     "answers_total": "Requests answered on observer's subjects",
 }

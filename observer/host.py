@@ -9,6 +9,23 @@ import psutil  # type: ignore[import-untyped]  # no stubs among our dependencies
 
 from observer import cgroups
 from observer.facts import HostFacts
+from runtime.vocabulary import Figure, Vocabulary
+
+FIGURES: Vocabulary = {
+    name: Figure(text, later=True)
+    for name, text in {
+        "host_cpu_usage_bps": "Share of the CPU time that may be used, since the last look",
+        "host_cpu_limit_millicores": "Cores that may be used",
+        "host_cpu_periods_total": "Periods in which the CPU time was limited",
+        "host_cpu_throttled_periods_total": "Those of them in which the limit was met",
+        "host_memory_working_set_bytes": "Memory in use that cannot be reclaimed easily",
+        "host_memory_limit_bytes": "Memory that may be used",
+        "host_disk_available_bytes": "Free room on the volume of the data directory",
+        "host_disk_size_bytes": "Size of that volume",
+        "host_network_receive_bytes_total": "Bytes that came in, over all interfaces",
+        "host_network_transmit_bytes_total": "Bytes that went out, over all interfaces",
+    }.items()
+}
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 PROC_CGROUP = Path("/proc/self/cgroup")
@@ -21,6 +38,7 @@ class Host:
         self._data_dir = data_dir
         self._groups = _Groups(root, proc)
         self._cpu: tuple[int, int] | None = None  # used and elapsed, microseconds
+        self._looked: tuple[int, int] | None = None  # the same, of `figures`
         psutil.cpu_percent(interval=None)  # the first call only starts the interval
 
     def read(self) -> HostFacts:
@@ -28,6 +46,47 @@ class Host:
         return HostFacts(
             cpu_percent=self._cpu_percent(), memory_percent=self._memory_percent(), disk_percent=self._disk_percent()
         )
+
+    def figures(self) -> dict[str, int]:
+        """What FIGURES declares, as far as it is known: of the control group, or of the machine where there is none."""
+        known = {**self._cpu_figures(), **self._memory_figures(), **self._disk_figures()}
+        network = psutil.net_io_counters()
+        if network is not None:
+            known["host_network_receive_bytes_total"] = network.bytes_recv
+            known["host_network_transmit_bytes_total"] = network.bytes_sent
+        return {name: value for name, value in known.items() if value is not None}
+
+    def _cpu_figures(self) -> dict[str, int | None]:
+        groups = self._groups
+        cores, used_us = groups.cores(), groups.cpu_used_us()
+        if cores is None or used_us is None:
+            cores, used_us = float(psutil.cpu_count() or 1), _machine_used_us()
+        now, before = (used_us, time.monotonic_ns() // 1000), self._looked
+        self._looked = now
+        percent = None if before is None else cgroups.cpu_percent(now[0] - before[0], now[1] - before[1], cores)
+        return {
+            "host_cpu_usage_bps": None if percent is None else round(100 * percent),
+            "host_cpu_limit_millicores": round(1000 * cores),
+            "host_cpu_periods_total": groups.cpu_stat("nr_periods"),
+            "host_cpu_throttled_periods_total": groups.cpu_stat("nr_throttled"),
+        }
+
+    def _memory_figures(self) -> dict[str, int | None]:
+        limit, used = self._groups.memory()
+        machine = psutil.virtual_memory()
+        if limit is None or used is None or limit > machine.total:
+            limit, used = machine.total, machine.total - machine.available
+        return {"host_memory_working_set_bytes": used, "host_memory_limit_bytes": limit}
+
+    def _disk_figures(self) -> dict[str, int | None]:
+        place = self._volume()
+        if place is None:
+            return {}
+        usage = psutil.disk_usage(str(place))
+        return {"host_disk_available_bytes": usage.free, "host_disk_size_bytes": usage.total}
+
+    def _volume(self) -> Path | None:
+        return next((place for place in (self._data_dir, *self._data_dir.absolute().parents) if place.exists()), None)
 
     def _cpu_percent(self) -> float | None:
         cores, used_us = self._groups.cores(), self._groups.cpu_used_us()
@@ -45,10 +104,8 @@ class Host:
         return round(100 * used / limit, 1)
 
     def _disk_percent(self) -> float | None:
-        for place in (self._data_dir, *self._data_dir.absolute().parents):
-            if place.exists():
-                return float(psutil.disk_usage(str(place)).percent)
-        return None
+        place = self._volume()
+        return None if place is None else float(psutil.disk_usage(str(place)).percent)
 
 
 def running_s() -> float:
@@ -89,6 +146,11 @@ class _Groups:
             return cgroups.cores_v1(quota or "", period or "")
         return None
 
+    def cpu_stat(self, name: str) -> int | None:
+        """A count of `cpu.stat`; None where nothing limits the CPU time."""
+        group = self._v2 or self._cpu
+        return None if group is None or self.cores() is None else cgroups.stat(_text(group / "cpu.stat") or "", name)
+
     def cpu_used_us(self) -> int | None:
         if self._v2 is not None:
             return cgroups.stat(_text(self._v2 / "cpu.stat") or "", "usage_usec")
@@ -96,6 +158,13 @@ class _Groups:
             used_ns = cgroups.count(_text(self._cpu / "cpuacct.usage") or "")
             return None if used_ns is None else used_ns // 1000
         return None
+
+
+def _machine_used_us() -> int:
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    # A guest's time is in that of its user already.
+    return int((sum(times) - idle - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)) * 1e6)
 
 
 def _memory(group: Path, limit: str, usage: str, inactive: str) -> tuple[int | None, int | None]:

@@ -23,6 +23,7 @@ from observer import alertmanager
 from observer.alerts import Finding, Register, mute_ended, notice
 from observer.alerts_answer import Question, listing
 from observer.channels import Channel, NotifySettings, channels
+from observer.notify_figures import KINDS
 from observer.outbox import Outbox, Try
 from observer.outcomes import Gone, Moved
 from observer.times import SECOND_NS
@@ -40,20 +41,6 @@ TICK_S = 1.0
 SLEEP_S_MAX = 30.0
 STOP_S_MAX = 1.5  # within runtime.process.CLOSE_S_MAX: what is being sent may end
 HISTORY_MAX = 1000
-
-KINDS = ("telegram", "apprise", "nobody")
-
-FIGURES = {
-    "notifications_total": "Notifications that came to an end, by kind of channel and state",
-    "notification_tries_total": "Tries to send, by kind of channel and what they came to",
-    "notifications_queued": "Notifications that wait to be sent",
-    "notifications_held": "Notifications held back for a digest",
-    "notification_oldest_queued_at_ns": "When the oldest notification that waits was written; 0 when none waits",
-    "notification_channels_disabled": "Channels that can be sent to no more, until they are enabled",
-    "alert_path_last_round_trip_at_ns": "When Alertmanager last sent the alert that always fires; 0 before",
-    "alerts_open": "Alerts that last, by level",
-    "alert_webhooks_total": "What Alertmanager sent, by how it was answered",
-}
 
 _alert: Decoder[Alert] = Decoder(Alert)
 _delivery: Decoder[Delivery] = Decoder(Delivery)

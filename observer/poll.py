@@ -8,10 +8,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from observer import admin
+from observer.business import Business
 from observer.channels import NotifySettings
 from observer.creations import Creations
-from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, stages, unacknowledged
+from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, newest, stages, unacknowledged
+from observer.figures import SERVICES
 from observer.host import Host
 from observer.levels import Level
 from observer.probes import Probes
@@ -40,11 +44,21 @@ T = TypeVar("T")
 class ObserverSettings(NotifySettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     __doc__ = f"""{NotifySettings.__doc__}
     poll_interval_s: seconds between two rounds of questions to the broker.
+    measure_interval_s: the same for the figures of `/metrics`, which ask about every stream and consumer.
+    monitor_url: of nats-server's monitoring, for its slow consumers; empty for none.
     max_capacity: bots that this installation is meant for.
     """
 
     poll_interval_s: Seconds = 2.0
+    measure_interval_s: Seconds = 10.0
+    monitor_url: str = ""
     max_capacity: int = 10_000
+
+
+class _Launch(msgspec.Struct):
+    """Of a creation. pool: where the coin trades."""
+
+    pool: str = ""
 
 
 class Poll:
@@ -56,7 +70,8 @@ class Poll:
         self._host = Host(Path(process.common.data_dir))
         self._stages = stages(process.common.partitions, process.common.mint_partitions)
         self._creations = Creations()
-        self._tally = Tally()
+        self.business = Business()
+        self._tally = Tally(self.business.sold)
         self._processes: dict[tuple[str, str], Seen] = {}
         self._streams: dict[str, Info | None] = {}
         self._behind: list[tuple[Stage, list[Info | None]]] = []
@@ -64,6 +79,7 @@ class Poll:
         self._host_facts = HostFacts()
         self._recall = Recall(process.bus)
         self._status: Decoder[ProcessStatus] = Decoder(ProcessStatus)
+        self._launch: Decoder[_Launch] = Decoder(_Launch)
         self._append: Decoder[Append] = Decoder(Append)
         self._wanted: Decoder[BotWanted] = Decoder(BotWanted)
         self.folded = asyncio.Event()
@@ -158,6 +174,10 @@ class Poll:
         messages = tokens.take(FOLD_MESSAGES_MAX)
         for message in messages:
             self._creations.add(message.sequence, message.at_ns)
+            try:
+                self.business.created(self._launch(message.data).pool, message.at_ns)
+            except MalformedEvent:
+                self._malformed("TOKENS")
         return len(messages)
 
     async def _ask_all(self) -> None:
@@ -175,9 +195,12 @@ class Poll:
         if None in streams or any(None in answers for _, answers in self._behind):
             figures.add("polls_failed_total")
         facts = self.facts()
-        for stage in facts.stages.values():
-            for consumer in stage.consumers:
-                figures.put("durable_lag_seconds", consumer.lag_seconds, stream=stage.stream, consumer=consumer.name)
+        figures.put("tokens_per_minute", facts.tokens_per_minute)
+        if facts.folded:
+            figures.put("realised_lamports", facts.totals.realised_lamports)
+        for seen in facts.processes:
+            if newest(facts, seen.status.service) is seen and seen.status.service in SERVICES:
+                figures.put("process_last_seen_at_ns", seen.seen_at_ns, service=seen.status.service)
         analyze = facts.stages.get("analyze")
         if analyze is not None:
             self._creations.acknowledge(analyze.acked_sequence)

@@ -27,9 +27,11 @@ from observer.schedule import (
     next_due,
     notices,
 )
+from observer.schedule_settings import JOBS
 from observer.times import SECOND_NS
 from runtime import buckets, telemetry, web
 from runtime.bus import Bus, BusError, Unavailable, WrongSequence
+from runtime.vocabulary import Figure, Vocabulary
 from schemas.codec import Decoder, MalformedEvent, encode
 
 BUCKET = "schedule"
@@ -38,15 +40,19 @@ RETRY_S = 1.0
 PING_WAIT_S = 5.0
 PING_TRIES = 3
 
-FIGURES: Mapping[str, str] = {
-    "job_last_run_timestamp_seconds": "When a job's newest run began; 0: never",
-    "job_last_success_timestamp_seconds": "When a job last ended well; 0: never",
-    "job_next_due_timestamp_seconds": "When a job is due next",
-    "job_last_duration_seconds": "How long a job's newest finished run took",
-    "job_running": "Whether a job runs now",
-    "job_runs_total": "Runs of a job by how they ended, over all lives of this process",
-    "job_missed_total": "Due times of a job that no run took up, over all lives of this process",
-    "pings_total": "Requests to the dead-man's switch by outcome",
+OF_JOB: Mapping[str, tuple[str, ...]] = {"job": tuple(job.name for job in JOBS)}
+
+FIGURES: Vocabulary = {
+    "job_last_run_timestamp_seconds": Figure("When a job's newest run began; 0: never", OF_JOB),
+    "job_last_success_timestamp_seconds": Figure("When a job last ended well; 0: never", OF_JOB),
+    "job_next_due_timestamp_seconds": Figure("When a job is due next", OF_JOB),
+    "job_last_duration_seconds": Figure("How long a job's newest finished run took", OF_JOB),
+    "job_running": Figure("Whether a job runs now", OF_JOB),
+    "job_runs_total": Figure(
+        "Runs of a job by how they ended, over all lives of this process", {**OF_JOB, "outcome": tuple(map(str, ENDS))}
+    ),
+    "job_missed_total": Figure("Due times of a job that no run took up, over all lives of this process", OF_JOB),
+    "pings_total": Figure("Requests to the dead-man's switch by outcome", {"outcome": ("ok", "failed")}),
     "report_last_success_timestamp_seconds": "When the daily report was last made; 0: never",
 }
 

@@ -6,6 +6,8 @@ needs no memory of ids, so the tally stays small however long the ledger is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from schemas.config import BotWanted, Wanted
@@ -53,7 +55,9 @@ class Tally:
     users: those who have a history. running: since when (ns) a user's bot is wanted running.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_sale: Callable[[Fill, int], None] = lambda fill, cost_lamports: None) -> None:
+        """on_sale: hears each sale and what the sold part had cost."""
+        self._on_sale = on_sale
         self.users: dict[str, UserTally] = {}
         self.totals = Totals()
         self.running: dict[str, int] = {}
@@ -111,7 +115,9 @@ class Tally:
         if fill.side is Side.BUY:
             _buy(user.held, fill)
             return
-        gain = fill.lamports - _cost_of_sold(user.held, fill)
+        cost = _cost_of_sold(user.held, fill)
+        self._on_sale(fill, cost)
+        gain = fill.lamports - cost
         user.realised_lamports += gain
         self.totals.realised_lamports += gain
 

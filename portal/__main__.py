@@ -8,11 +8,15 @@ from portal.store import Store
 from runtime import web
 from runtime.process import Process, run
 from runtime.settings import Common, Port, Settings, SettingsError
+from runtime.vocabulary import Figure, Vocabulary
 
-FIGURES = {
-    "requests_total": "Requests answered, by class of HTTP status",
-    "refused_total": "Requests refused, by reason",
-    "links_total": "One-time links opened, by outcome",
+FIGURES: Vocabulary = {
+    "requests_total": Figure("Requests answered, by class of HTTP status", {"status": ("2xx", "3xx", "4xx", "5xx")}),
+    "requests_refused_total": Figure(
+        "Requests refused, by reason",
+        {"reason": tuple(verdict.name.lower() for verdict in access.Access if verdict is not access.Access.ALLOWED)},
+    ),
+    "links_total": Figure("One-time links opened, by outcome", {"outcome": ("used", "refused")}),
     "observer_silent_total": "Questions that observer did not answer in time",
     "bots_silent_total": "Questions that bots did not answer in time",
     "handler_errors_total": "Requests that failed through a fault of ours",

@@ -95,7 +95,7 @@ class Admin:
         return (await self._store.role_of(cookie) if cookie else None) or Role.ANONYMOUS
 
     def _refuse(self, request: Request, verdict: Access) -> Response:
-        self._figures.add("refused_total", reason=verdict.name.lower())
+        self._figures.add("requests_refused_total", reason=verdict.name.lower())
         return self._say(request, verdict.status, verdict.sentence)
 
     def _say(self, request: Request, status: int, sentence: str) -> Response:

@@ -50,10 +50,15 @@ async def _create_or_info(bus: Bus, info: str, create: str, request: dict[str, A
 
 
 def differences(name: str, wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
-    """Fields that we asked for and that are otherwise; a field that the server leaves out has its zero value."""
+    """Fields that we asked for and that are otherwise; a field that the server leaves out has its zero value.
+
+    The server adds to the metadata; only what we asked for is compared.
+    """
     found = []
     for field, value in wanted.items():
         held = actual.get(field, type(value)())
+        if field == "metadata":
+            held = {name: held[name] for name in value if name in held}
         if held != value:
             found.append(f"{name}: {field} is {held!r}, wanted {value!r}")
     return found

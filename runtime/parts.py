@@ -18,6 +18,7 @@ from runtime.bus import Unavailable
 from runtime.members import Members
 from runtime.process import Process
 from runtime.readers import DurableReader
+from runtime.vocabulary import Vocabulary
 from runtime.worker import FIGURES as WORKER_FIGURES
 from runtime.worker import Worker, first_of, keep_on, tell_lag
 
@@ -25,7 +26,7 @@ STAND_BY_INTERVAL_S: Final = 1.0
 # Streams forget by age, an ownership record like anything else: it is claimed anew long before.
 CLAIM_AGAIN_S: Final = 6 * 3600.0
 
-FIGURES: Final = {
+FIGURES: Final[Vocabulary] = {
     **WORKER_FIGURES,
     "parts_owned": "Parts of the stage that this process works on",
     "parts_standing_by": "Parts that it keeps ready to take over",

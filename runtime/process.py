@@ -21,6 +21,7 @@ from runtime.bus import Bus, BusError, Unavailable
 from runtime.declare import declare
 from runtime.login import connection_options
 from runtime.settings import Common, Settings, SettingsError, load_common, load_service
+from runtime.vocabulary import LAG_BUCKETS_S, Figure, Vocabulary
 from schemas.codec import encode
 from schemas.events import ProcessStatus
 
@@ -34,11 +35,13 @@ FINISH_S_MAX, CLOSE_S_MAX = 2.0, 2.5  # together within the 5 s that SIGTERM may
 
 EXIT_OK, EXIT_CRASHED, EXIT_MISCONFIGURED = 0, 1, 2
 
-FIGURES = {
+FIGURES: Vocabulary = {
     "broker_up": "Whether the process is connected to the broker",
     "process_ready": "Whether the process does its work",
-    "log_records_total": "Records logged by level, also those below the level that is shown",
-    "event_loop_lag_microseconds": "How late the event loop woke up at the last status",
+    "log_records_total": Figure(
+        "Records logged by level, also those below the level that is shown", {"level": tuple(telemetry.LEVELS)}
+    ),
+    "event_loop_lag_seconds": Figure("How late the event loop wakes up, once a second", buckets=LAG_BUCKETS_S),
     **spans.FIGURES,
 }
 
@@ -55,7 +58,7 @@ class Process:
     tracer: what its work is told to; None where tracing is off.
     """
 
-    def __init__(self, service: str, common: Common, log: telemetry.Logger, figures: Mapping[str, str]) -> None:
+    def __init__(self, service: str, common: Common, log: telemetry.Logger, figures: Vocabulary) -> None:
         self.service = service
         self.instance = common.instance
         self.common = common
@@ -63,8 +66,6 @@ class Process:
         self.figures = telemetry.Figures({**FIGURES, **figures})
         self.metrics = telemetry.Metrics(self.figures)
         log.counted = self._count_record
-        for level in telemetry.LEVELS:
-            self.figures.put("log_records_total", 0, level=level)
         self.details: dict[str, int | bool | str] = {}
         self.routes: dict[tuple[str, str], web.Handler] = {}
         self.health: Callable[[], tuple[bool, bytes]] = self._readiness
@@ -128,7 +129,7 @@ class Process:
         while True:
             due = loop.time() + STATUS_INTERVAL_S
             await asyncio.sleep(STATUS_INTERVAL_S)
-            self.figures.put("event_loop_lag_microseconds", int((loop.time() - due) * 1e6))
+            self.figures.observe("event_loop_lag_seconds", loop.time() - due)
             self.figures.put("broker_up", int(self.bus.connected))
             status = ProcessStatus(
                 service=self.service,
@@ -137,7 +138,7 @@ class Process:
                 started_at_ns=self.started_at_ns,
                 at_ns=telemetry.now_ns(),
                 ready=self.is_ready,
-                figures=dict(self.figures),
+                figures=self.figures.told(),
             )
             try:
                 self.bus.tell(f"status.{self.service}.{self.instance}", encode(status))
@@ -160,8 +161,8 @@ class Process:
             is_well, answer = self.health()
             return web.Response(200 if is_well else 503, answer)
 
-        async def metrics(_: web.Request) -> web.Response:
-            return web.Response(200, self.metrics.text(), "text/plain; charset=utf-8")
+        async def metrics(request: web.Request) -> web.Response:
+            return web.Response(200, *self.metrics.text(request.headers.get("Accept", "")))
 
         async def others(request: web.Request) -> web.Response:
             handler = self.routes.get((request.method, request.path))
@@ -271,10 +272,10 @@ async def _close(process: Process, server: web.Server, reporter: asyncio.Task[No
         process.log.warning("close_timeout")
 
 
-def run(service: str, main: Main[S], kind: type[S], figures: Mapping[str, str], *, needs_broker: bool = True) -> None:
+def run(service: str, main: Main[S], kind: type[S], figures: Vocabulary, *, needs_broker: bool = True) -> None:
     """Live as a service and exit. `main` returns when `process.stop` is set.
 
-    figures: the service's vocabulary, name -> help text.
+    figures: the service's vocabulary.
     needs_broker: whether `main` begins only once the broker has been reached and its streams are there.
     """
     environ = os.environ

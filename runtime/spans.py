@@ -13,9 +13,13 @@ from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
 from runtime.settings import SettingsError
+from runtime.vocabulary import Figure, Vocabulary
 
-FIGURES: Final = {
-    "trace_spans_total": "Spans, by whether they were exported, failed or were dropped because too many waited",
+FIGURES: Final[Vocabulary] = {
+    "trace_spans_total": Figure(
+        "Spans, by whether they were exported, failed or were dropped because too many waited",
+        {"outcome": ("exported", "failed", "dropped")},
+    ),
     "traces_kept_total": "Traces that the sampler had dropped and that were kept for an error or their slowness",
     "traces_not_kept_total": "Traces that were to be kept, and were too many at once",
 }

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from typing import Any, TextIO
 
 import msgspec
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+
+from runtime import vocabulary
+from runtime.vocabulary import Vocabulary
 
 TEXT_CHARS_MAX = 2000
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-STAGE_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+KEYS_MAX = 20_000
+PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 
 # What a line begins with on a terminal; people grep for these.
 TAGS = {"ingest": "[FEED]", "analyze": "[ENGINE]", "dispatch": "[DISPATCH]", "bots": "[BOTS]", "observer": "[OBSERVER]"}
@@ -91,44 +98,131 @@ def _plain(value: Any) -> str:
 
 
 class Figures(dict[str, int]):
-    """A process's numbers by name, e.g. "tokens_received_total" or 'refused_total{reason="EXPIRED"}'.
+    """A process's numbers by name, e.g. "tokens_received_total" or "refused_total{reason=EXPIRED}"; and its histograms.
 
-    A name that ends in `_total` only rises. `/metrics` shows each as `mintline_<name>`; screens get the same numbers
-    once a second in ProcessStatus.
+    Screens get the numbers once a second in ProcessStatus, `/metrics` shows all (`runtime/vocabulary.py`). Adding is a
+    look into a dictionary and an integer's addition.
     """
 
-    def __init__(self, vocabulary: Mapping[str, str]) -> None:
-        """vocabulary: name -> help text; a figure outside it is a bug and raises KeyError."""
+    def __init__(self, figures: Vocabulary) -> None:
+        """A figure outside the vocabulary, or a label value outside the declared ones, is a bug: it raises KeyError."""
         super().__init__()
-        self._vocabulary = dict(vocabulary)
-        for name in vocabulary:
-            self[name] = 0
+        self._declared = {name: vocabulary.declared(figure) for name, figure in figures.items()}
+        # Each name's series: key -> label values, in the order of their labels' names.
+        self._series: dict[str, dict[str, tuple[str, ...]]] = {name: {} for name in self._declared}
+        self._keys: dict[tuple[str | tuple[str, str], ...], str] = {}  # of the label sets, as they are handed over
+        self._histograms: dict[str, Histogram] = {}
+        self._untold = {name for name, figure in self._declared.items() if not figure.told}
+        for name, figure in self._declared.items():
+            for labels in [] if figure.later else vocabulary.known_sets(figure):
+                key = self._begin(name, labels)
+                if figure.buckets:
+                    self._histograms[key] = Histogram(figure.buckets)
+                else:
+                    self[key] = 0
 
     def add(self, name: str, amount: int = 1, **labels: str) -> None:
-        key = self._key(name, labels)
-        self[key] = self.get(key, 0) + amount
+        key = self._keys.get((name, *labels.items()), "") if labels else name
+        if key in self:
+            self[key] += amount
+        else:
+            key = self._begin(name, labels)
+            self[key] = self.get(key, 0) + amount
 
     def put(self, name: str, value: int, **labels: str) -> None:
         self[self._key(name, labels)] = value
 
+    def observe(self, name: str, seconds: float, count: int = 1, trace: str = "", **labels: str) -> None:
+        """trace: the id of the trace that one of them belongs to, 32 hex digits; "" for none."""
+        self._histograms[_key_of(name, labels)].observe(seconds, count, trace)
+
+    def replace(self, name: str, series: Iterable[tuple[Mapping[str, str], int]]) -> None:
+        """These are all series of the name: what it had besides is gone."""
+        now = {self._key(name, labels): value for labels, value in series}
+        self.update(now)
+        for key in self._series[name].keys() - now.keys():
+            self.pop(key, None)
+            del self._series[name][key]
+        if len(self._keys) > KEYS_MAX:
+            self._keys.clear()
+
+    def told(self) -> dict[str, int]:
+        """What goes into the once-a-second status."""
+        left_out = {key for name in self._untold for key in self._series[name]}
+        return {key: value for key, value in self.items() if key not in left_out} if left_out else dict(self)
+
     def _key(self, name: str, labels: Mapping[str, str]) -> str:
-        if name not in self._vocabulary:
+        key = self._keys.get((name, *labels.items()), "") if labels else name
+        return key if key in self else self._begin(name, labels)
+
+    def _begin(self, name: str, labels: Mapping[str, str]) -> str:
+        """The key of a series that is met for the first time."""
+        if name not in self._declared:
             raise KeyError(f"{name} is not among the declared figures")
-        if not labels:
-            return name
-        self.pop(name, None)  # a name is used with labels or without
-        return f"{name}{{{','.join(f'{k}={v}' for k, v in sorted(labels.items()))}}}"
+        wanted = self._declared[name].labels
+        if wanted.keys() != labels.keys():
+            raise KeyError(f"{name} has the labels {sorted(wanted)}, not {sorted(labels)}")
+        labels = {label: _bounded(name, label, str(value), wanted[label]) for label, value in labels.items()}
+        key = _key_of(name, labels)
+        self._series[name][key] = tuple(labels[label] for label in sorted(labels))
+        self._keys[name, *labels.items()] = key
+        return key
 
     def collect(self) -> Iterable[Metric]:
-        families: dict[str, Metric] = {}
-        for key, value in sorted(self.items()):
-            name, _, rest = key.partition("{")
-            labels = dict(part.split("=", 1) for part in rest.rstrip("}").split(",")) if rest else {}
-            if name not in families:
-                kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-                families[name] = kind(f"mintline_{name}", self._vocabulary[name], labels=sorted(labels))
-            families[name].add_metric([labels[k] for k in sorted(labels)], value)  # type: ignore[attr-defined]
-        return families.values()
+        for name, figure in sorted(self._declared.items()):
+            shown, divisor = vocabulary.shown(name)
+            labels, series = sorted(figure.labels), sorted(self._series[name].items())
+            if figure.buckets:
+                family = HistogramMetricFamily(shown, figure.help, labels=labels)
+                for key, values in series:
+                    self._histograms[key].add_to(family, values)
+                yield family
+                continue
+            counts = vocabulary.kind(name, figure) is vocabulary.Kind.COUNTER
+            simple = (CounterMetricFamily if counts else GaugeMetricFamily)(shown, figure.help, labels=labels)
+            for key, values in series:
+                value = self.get(key)
+                if value is not None and (value or not name.endswith("_at_ns")):  # a time of 0 is no time
+                    simple.add_metric(values, value / divisor if divisor != 1 else value)
+            yield simple
+
+
+class Histogram:
+    """How many values lay below each bound; and the newest trace of each, for an exemplar."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        self._traces: list[tuple[str, float, float] | None] = [None] * (len(bounds) + 1)
+
+    def observe(self, value: float, count: int = 1, trace: str = "") -> None:
+        place = bisect_left(self._bounds, value)
+        self._counts[place] += count
+        self._sum += value * count
+        if trace:
+            self._traces[place] = (trace, value, time.time())
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        rows: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+        below = 0
+        for bound, count, trace in zip((*self._bounds, inf), self._counts, self._traces, strict=True):
+            below += count
+            head = ("+Inf" if bound == inf else str(float(bound)), below)
+            rows.append(head if trace is None else (*head, Exemplar({"trace_id": trace[0]}, trace[1], trace[2])))
+        family.add_metric(labels, rows, self._sum)
+
+
+def _key_of(name: str, labels: Mapping[str, str]) -> str:
+    return f"{name}{{{','.join(f'{k}={v}' for k, v in sorted(labels.items()))}}}" if labels else name
+
+
+def _bounded(name: str, label: str, value: str, values: Sequence[str]) -> str:
+    if not values or value in values:
+        return value
+    if vocabulary.OTHER not in values:
+        raise KeyError(f"{name} has no {label} {value!r}: declare it")
+    return vocabulary.OTHER
 
 
 class _Exported(Collector):
@@ -142,22 +236,19 @@ class _Exported(Collector):
 
 
 class Metrics:
-    """One process's registry: its figures, the duration of its steps, and what the system says of the process."""
+    """One process's registry: its figures, and what the system says of the process."""
 
     def __init__(self, figures: Figures) -> None:
-        self.registry = CollectorRegistry()
-        self.registry.register(_Exported(figures))
-        ProcessCollector(registry=self.registry)
-        self.stage = Histogram(
-            "mintline_stage_duration_seconds",
-            "Time from taking a group of messages to having their results stored and acknowledged",
-            ["stage"],
-            buckets=STAGE_BUCKETS_S,
-            registry=self.registry,
-        )
+        self._registry = CollectorRegistry()
+        self._registry.register(_Exported(figures))
+        ProcessCollector("mintline", registry=self._registry)
 
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
+    def text(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition and its content type: OpenMetrics, which has exemplars, for whoever accepts it."""
+        if "application/openmetrics-text" in accept:
+            exposed: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+            return exposed, openmetrics.CONTENT_TYPE_LATEST
+        return generate_latest(self._registry), PLAIN
 
 
 Clock = Callable[[], int]

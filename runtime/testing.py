@@ -22,6 +22,7 @@ from runtime.embedded import broker_binary, broker_config, free_port
 from runtime.process import Process
 from runtime.settings import Common
 from runtime.telemetry import Logger
+from runtime.vocabulary import Vocabulary
 from runtime.web import fetch
 from runtime.wire import Out
 from schemas.subjects import Consumer
@@ -320,7 +321,7 @@ class Life:
     """One life of a process's work, in the test's own process but with its own connection, so that each step can be
     held."""
 
-    def __init__(self, service: str, common: Common, figures: Mapping[str, str], log_level: str = "error") -> None:
+    def __init__(self, service: str, common: Common, figures: Vocabulary, log_level: str = "error") -> None:
         self.process = Process(service, common, Logger(service, "json", log_level, io.StringIO()), figures)
         self.task: asyncio.Task[None] | None = None
 

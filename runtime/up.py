@@ -109,6 +109,7 @@ class Up:
         portal_port = free_port(PORTAL_PORT)
         own: dict[str, dict[str, str]] = {
             "ingest": {"MINTLINE_INGEST_API_KEY": api_key},
+            "observer": {"MINTLINE_OBSERVER_MONITOR_URL": self.endpoints["nats_monitor"]},
             "portal": {"MINTLINE_PORTAL_PORT": str(portal_port), "MINTLINE_PORTAL_ADMIN_TOKEN": self._admin_token()},
         }
         if self.endpoints["feed"]:

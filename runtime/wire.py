@@ -194,3 +194,9 @@ def trace_headers(event_id: str, span_id: str = "", sampled: bool = False) -> by
     """
     flags = "01" if sampled else "00"
     return f"traceparent: 00-{event_id[:32]}-{span_id or event_id[16:32]}-{flags}\r\n".encode()
+
+
+def trace_of(header_block: bytes) -> str:
+    """The trace id in a message's W3C trace context; "" where there is none."""
+    _, found, rest = header_block.partition(b"traceparent: 00-")
+    return rest[:32].decode("ascii", "replace") if found else ""

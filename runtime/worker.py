@@ -25,6 +25,7 @@ from runtime.process import Process
 from runtime.readers import DurableReader, Interrupted, message_after, read
 from runtime.telemetry import Figures
 from runtime.tracer import Group
+from runtime.vocabulary import OTHER, Figure, Vocabulary
 from runtime.wire import In, Out
 from schemas.codec import Decoder, MalformedEvent
 from schemas.subjects import Consumer, dead_subject
@@ -34,17 +35,31 @@ GROUP_OUTPUTS_MAX = 4 * wire.BATCH_MESSAGES_MAX
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
 LAG_INTERVAL_S = 0.5
 
+TROUBLES: Vocabulary = {
+    "dead_letters_total": Figure(
+        "Messages that could not be processed, by what was wrong", {"kind": ("MalformedEvent", "LedgerError", OTHER)}
+    ),
+    "interruptions_total": Figure(
+        "Times that the stage started again, by reason", {"kind": ("Interrupted", "Unavailable", "WrongSequence")}
+    ),
+}
+OLDEST_UNSETTLED: Vocabulary = {
+    "oldest_unsettled_at_ns": Figure(
+        "When the oldest message that came and is not settled yet was stored; absent when there is none", later=True
+    ),
+}
+
 # Outputs are stored after the message that they come from, by the same server; its clock may have been set meanwhile.
 CLOCK_MARGIN_NS = 10 * 1_000_000_000
 
-FIGURES = {
+FIGURES: Vocabulary = {
     "messages_in_total": "Messages taken from the stage's stream",
     "messages_out_total": "Messages stored in the stage's output stream",
     "messages_repeated_total": "Messages that were delivered again after an interruption",
     "outputs_known_total": "Outputs left out because the stream held them already",
-    "dead_letters_total": "Messages that could not be processed, by reason's kind",
-    "interruptions_total": "Times that the stage started again, by kind",
-    "consumer_lag_seconds": "Age of the oldest message that came and is not settled yet; 0 when there is none",
+    "stage_last_processed_at_ns": "When a group of messages was last stored and acknowledged",
+    **TROUBLES,
+    **OLDEST_UNSETTLED,
 }
 
 
@@ -182,15 +197,17 @@ class Worker:
         messages = self.reader.take(TAKE_MESSAGES_MAX)
         if not messages:  # what is decided and not stored comes from messages that are about to come again
             return False
-        started_s = asyncio.get_running_loop().time()
-        process = self._process
+        process, loop = self._process, asyncio.get_running_loop()
+        figures, started_s = process.figures, loop.time()
         if process.tracer is None:
             await self._work(self.reader, messages, None)
         else:
             with process.tracer.group(self._consumer, messages) as trace:
                 await self._work(self.reader, messages, trace)
         await self._stage.settled()
-        process.metrics.stage.labels(process.service).observe(asyncio.get_running_loop().time() - started_s)
+        example = wire.trace_of(messages[-1].header_block)
+        figures.observe("stage_duration_seconds", loop.time() - started_s, trace=example, stage=process.service)
+        figures.put("stage_last_processed_at_ns", telemetry.now_ns())
         return True
 
     async def _work(self, reader: DurableReader, messages: Sequence[In], trace: Group | None) -> None:
@@ -249,13 +266,12 @@ class Worker:
 
 
 async def tell_lag(figures: Figures, readers: Callable[[], Iterable[DurableReader]]) -> None:
-    """Keep the figure `consumer_lag_seconds` of those that `readers` tells at the time. Beside the steps: one that
+    """Keep the figure `oldest_unsettled_at_ns` of those that `readers` tells at the time. Beside the steps: one that
     waits for the broker is when it matters."""
     while True:
-        now_ns = telemetry.now_ns()
         came_ns = (reader.oldest_at_ns for reader in readers())
-        oldest_ns = min((at_ns for at_ns in came_ns if at_ns is not None), default=now_ns)
-        figures.put("consumer_lag_seconds", max(0, now_ns - oldest_ns) // 1_000_000_000)
+        oldest_ns = min((at_ns for at_ns in came_ns if at_ns is not None), default=None)
+        figures.replace("oldest_unsettled_at_ns", [] if oldest_ns is None else [({}, oldest_ns)])
         await asyncio.sleep(LAG_INTERVAL_S)
 
 

@@ -16,6 +16,10 @@ KEEP_TRACE = "traces.keep"  # a plain subject: ids of traces that every process 
 
 MARKER_TTL_S = 1  # the server raises a message's own time to live to this
 
+# In a consumer's metadata: seconds, and messages under the name that nats-server's own tools read.
+LAG_THRESHOLD = "mintline.lag-warning-seconds"
+UNACKED_THRESHOLD = "io.nats.monitor.outstanding-ack-critical"
+
 PARTITIONS_DEFAULT = 32
 PARTITIONS_MAX = 256
 MINT_PARTITIONS_MAX = 16  # each of them reads the whole of TOKENS
@@ -48,6 +52,7 @@ class Consumer(Struct, frozen=True, kw_only=True):
     subject: str
     unacked_max: int = 5000
     ack_wait_s: int = 30
+    lag_s_max: int = 10  # the age of its oldest message without an acknowledgement from which people should know
 
 
 TOKENS = Stream(
@@ -300,4 +305,6 @@ def consumer_config(consumer: Consumer) -> dict[str, Any]:
         "max_ack_pending": consumer.unacked_max,
         "max_waiting": 64,
         "replay_policy": "instant",
+        # Thresholds live beside the consumer: checks, alerts and people's tools read the same ones.
+        "metadata": {LAG_THRESHOLD: str(consumer.lag_s_max), UNACKED_THRESHOLD: str(consumer.unacked_max * 9 // 10)},
     }

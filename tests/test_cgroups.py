@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from observer import cgroups
-from observer.host import Host
+from observer.host import FIGURES, Host
 
 GIB = 1 << 30
 
@@ -130,3 +130,28 @@ def test_without_limits_the_machine_is_measured(tmp_path: Path) -> None:
     assert facts.memory_percent is not None
     assert facts.memory_percent > 0.1  # one byte of this machine would be 0.0
     assert facts.disk_percent is not None
+
+
+def test_figures_are_the_containers_where_it_has_limits(tmp_path: Path) -> None:
+    files = {
+        "memory.max": "1000000", "memory.current": "900000", "memory.stat": "inactive_file 100000\n",
+        "cpu.max": "150000 100000\n", "cpu.stat": "usage_usec 1000\nnr_periods 40\nnr_throttled 7\n",
+    }  # fmt: skip
+    host = _host(tmp_path, files, "0::/\n")
+    told = host.figures()
+    assert told.keys() == FIGURES.keys() - {"host_cpu_usage_bps"}  # one reading says nothing about a rate
+    assert (told["host_memory_working_set_bytes"], told["host_memory_limit_bytes"]) == (800_000, 1_000_000)
+    assert (told["host_cpu_limit_millicores"], told["host_cpu_periods_total"]) == (1500, 40)
+    assert told["host_cpu_throttled_periods_total"] == 7
+    _write(tmp_path / "cgroup", {"cpu.stat": "usage_usec 2000\n"})
+    assert host.figures()["host_cpu_usage_bps"] > 0
+
+
+def test_figures_are_the_machines_where_there_is_no_limit(tmp_path: Path) -> None:
+    host = _host(tmp_path, {"memory.max": "max\n", "memory.current": "1\n"}, "0::/\n")
+    host.figures()
+    told = host.figures()
+    assert told.keys() == FIGURES.keys() - {"host_cpu_periods_total", "host_cpu_throttled_periods_total"}
+    assert 1 < told["host_memory_working_set_bytes"] < told["host_memory_limit_bytes"]
+    assert told["host_cpu_usage_bps"] >= 0
+    assert told["host_disk_available_bytes"] < told["host_disk_size_bytes"]

@@ -223,12 +223,12 @@ async def test_a_full_memory_goes_to_disk_and_comes_back_in_order(broker: Broker
             await eventually(lambda: not one.bus.connected, "the loss to be noticed")
             await put(one.outbox, 50, 1650)
             assert one.outbox.spooling
-            await eventually(lambda: one.figures["spooled"] >= 1550, "the figure of the spool")
-            assert one.figures["waiting"] == 0  # what waits is on disk, whole
+            await eventually(lambda: one.figures["spooled_messages"] >= 1550, "the figure of the spool")
+            assert one.figures["buffered_messages"] == 0  # what waits is on disk, whole
         await put(one.outbox, 1650, 1700)
         await flushed(one)
         assert not one.outbox.spooling
-        await eventually(lambda: one.figures["spooled"] == one.figures["spooled_bytes"] == 0, "an empty spool")
+        await eventually(lambda: one.figures["spooled_messages"] == one.figures["spooled_bytes"] == 0, "an empty spool")
         await put(one.outbox, 1700, 1750)
         await flushed(one)
         assert (one.figures["published_total"], one.figures["duplicates_total"]) == (1750, 0)
@@ -313,7 +313,7 @@ async def test_a_busy_broker_makes_whoever_puts_wait(broker: Broker, bus: Bus, t
             putting = asyncio.create_task(put(one.outbox, 0, 5000))
             await eventually(lambda: one.figures["republished_total"] > 0, "a repetition")
             assert not putting.done()
-            assert one.figures["waiting"] <= 100 + outbox_module.IN_FLIGHT_MAX
+            assert one.figures["buffered_messages"] <= 100 + outbox_module.IN_FLIGHT_MAX
         await putting
         await flushed(one)
         assert "spooling" not in one.logged

@@ -45,9 +45,9 @@ PROOFS = {"observer/audit.py", "observer/replay.py", "observer/rerun.py", "obser
 # Decisions: values in, values out.
 PURE = {
     "schemas/*.py", "runtime/wire.py", "runtime/settings.py", "runtime/log_lines.py", "runtime/spans.py",
-    "runtime/semconv.py",
+    "runtime/semconv.py", "runtime/vocabulary.py",
     "ingest/venues/*.py", "ingest/link.py", "ingest/subscriptions.py", "ingest/recording.py", "ingest/market.py",
-    "ingest/market_*.py", "ingest/protocol.py",
+    "ingest/cost.py", "ingest/market_*.py", "ingest/protocol.py",
     "analyze/features.py", "analyze/score.py", "analyze/memory.py", "analyze/analysis.py", "analyze/strategies/*.py",
     "analyze/tokens.py", "analyze/windows.py", "analyze/holders.py", "analyze/patterns.py", "analyze/alarms.py",
     "analyze/decisions.py", "analyze/model.py", "analyze/rows.py",
@@ -65,6 +65,7 @@ PURE = {
     "observer/outbox.py", "observer/outcomes.py", "observer/digest.py", "observer/pacing.py",
     "observer/findings.py", "observer/alerts_answer.py",
     "observer/advisory.py", "observer/letters.py", "observer/resend.py",
+    "observer/broker_metrics.py", "observer/business.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip

@@ -19,6 +19,7 @@ from runtime.fences import StreamEnd
 from runtime.readers import DurableReader, Follower, Interrupted, read
 from runtime.settings import Common
 from runtime.testing import Broker, Life, Proxy, eventually
+from runtime.vocabulary import stage_duration
 from runtime.wire import In, Out, chunks, message_frame
 from runtime.worker import FIGURES, Worker, first_of, keep_on
 from schemas import subjects
@@ -65,7 +66,7 @@ class Running(Life):
     """One life of a worker."""
 
     def __init__(self, url: str) -> None:
-        super().__init__("test", Common(nats_url=url), FIGURES, log_level="debug")
+        super().__init__("test", Common(nats_url=url), {**FIGURES, **stage_duration("test")}, log_level="debug")
         self.stage = Repeat()
 
     def run(self) -> None:

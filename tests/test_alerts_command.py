@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from observer.channels import NotifySettings
-from observer.notify import FIGURES, Notifier
+from observer.notify import Notifier
+from observer.notify_figures import FIGURES
 from observer.testing import BLOCKED, BOT, FakeTelegram
 from runtime.bus import Bus
 from runtime.process import Process

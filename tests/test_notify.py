@@ -14,7 +14,8 @@ import pytest
 from observer import testing
 from observer.alerts import Finding
 from observer.channels import NotifySettings, channels
-from observer.notify import FIGURES, Notifier
+from observer.notify import Notifier
+from observer.notify_figures import FIGURES
 from observer.testing import BOT, FakeTelegram
 from runtime import buckets, web
 from runtime.bus import Bus

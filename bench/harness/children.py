@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.embedded import broker_binary, broker_config, free_port
+from runtime.embedded import broker_binary, broker_config, broker_environ, free_port
 from runtime.web import fetch
 
 BENCH = Path(__file__).resolve().parent.parent
@@ -116,7 +116,7 @@ class Children:
         port, monitor = free_port(), free_port()
         files = self.directory / "jetstream"
         command = [broker_binary(), "-c", str(config), "-a", "127.0.0.1", "-p", str(port), "-m", str(monitor)]
-        child = await self.start("nats-server", [*command, "-sd", str(files)])
+        child = await self.start("nats-server", [*command, "-sd", str(files)], broker_environ())
         await answers(child, f"http://127.0.0.1:{monitor}/healthz")
         return f"nats://127.0.0.1:{port}"
 

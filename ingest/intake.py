@@ -10,8 +10,9 @@ from hashlib import blake2b
 from ingest.recorder import Recorder
 from ingest.spool import Record
 from ingest.venues.pumpportal import MalformedFrame, Notice, VenueError, parse
+from runtime import wire
+from runtime.letters import dead_letter
 from runtime.telemetry import Figures, Logger
-from runtime.worker import dead_letter
 from schemas.codec import encode
 from schemas.events import FeedGap, TokenCreated, TokenTraded
 from schemas.subjects import dead_subject, token_subject
@@ -97,7 +98,8 @@ class Intake:
         self._log.error("frame_malformed", reason=reason)
         digest = blake2b(data, digest_size=16).hexdigest()
         letter_id = f"frame:{seen_at_ns}:{digest}"
-        letter = dead_letter(letter_id, FEED, "", 0, data, reason, seen_at_ns)
+        headers = wire.parse_headers(b"NATS/1.0\r\n" + wire.trace_headers(digest))
+        letter = dead_letter(letter_id, FEED, "", 0, data, reason, seen_at_ns, headers=headers)
         await self._put(Record(dead_subject("FEED", "ingest"), letter_id, encode(letter)))
 
     def _guarded(self, act: Callable[[], None]) -> None:

@@ -21,11 +21,13 @@ from typing import Any
 import msgspec
 
 from ingest.spool import Read, Record, Spool, SpoolFull
-from runtime import wire
+from runtime import telemetry, wire
 from runtime.bus import Bus, BusError, Unavailable, WrongSequence, judge
+from runtime.letters import dead_letter
 from runtime.telemetry import Figures
 from runtime.tracer import Tracer
-from schemas.codec import Decoder, MalformedEvent
+from schemas.codec import Decoder, MalformedEvent, encode
+from schemas.subjects import dead_subject
 
 IN_FLIGHT_MAX = 1000
 WAITING_MAX = 20_000
@@ -189,11 +191,14 @@ class Outbox:
             self._interrupt()
             return
         except (BusError, WrongSequence) as error:
-            # No retry helps and none may block the rest: it is told, and kept nowhere else than in the log.
+            # No retry helps and none may block the rest: it is told, and kept in DEAD; of a letter nothing more is.
             self._figures.add("publish_refused_total")
             self._log("publish_refused", subject=record.subject, id=record.id, reason=str(error))
             if self._tracer is not None:
                 self._trace(record, type(error).__name__)
+            if not record.subject.startswith("dead."):
+                self._waiting.append(_letter_about(record, str(error)))
+                self._read_left += 1 if self._read_left else 0
         else:
             venues_own = answer.duplicate and record.id not in self._resent
             self._figures.add("duplicates_total" if venues_own else "published_total")
@@ -292,9 +297,20 @@ class Outbox:
         self._figures.put("spooled_bytes", self._spool.bytes)
 
 
+def _letter_about(record: Record, reason: str) -> Record:
+    letter_id = f"refused:{record.id}"
+    headers = wire.parse_headers(b"NATS/1.0\r\n" + wire.trace_headers(record.id))
+    letter = dead_letter(
+        letter_id, "TOKENS", record.subject, 0, record.payload, reason, telemetry.now_ns(), headers=headers
+    )
+    return Record(dead_subject("TOKENS", "ingest"), letter_id, encode(letter))
+
+
 def _frames(record: Record, tracer: Tracer | None) -> Callable[[str], bytes]:
     headers = b"Nats-Msg-Id: %s\r\n" % record.id.encode()
     if record.subject.startswith("tokens."):
         sampled = tracer is not None and tracer.samples(record.id[:32], None)
         headers += wire.trace_headers(record.id, sampled=sampled)
+    elif record.subject.startswith("dead."):
+        headers += wire.trace_headers(record.id.rpartition(":")[2])  # a frame's digest
     return lambda reply: wire.message_frame(record.subject, reply, headers, record.payload)

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from observer import figures, vault
-from observer.facts import REMEMBERED_S, Facts, figure, newest
+from observer.facts import REMEMBERED_S, Facts, Seen, figure, newest
 from observer.levels import Level
 from observer.limits import Thresholds
 from observer.times import SECOND_NS, iso
@@ -120,23 +120,31 @@ def _host(facts: Facts, watched: Watched, limits: Thresholds) -> Named:
 
 
 def _processes(facts: Facts, watched: Watched, limits: Thresholds) -> Named:
+    limit, critical = _pair(limits, "process_silence_s")
     for service in figures.SERVICES:
         seen = newest(facts, service) if facts.broker_up else None  # statuses come through it
-        silence = None if seen is None else _seconds(facts.at_ns - seen.seen_at_ns)
-        listening = min(watched.listening_s, REMEMBERED_S)
-        missing = seen is None and facts.broker_up and watched.listening_s > limits.process_silence_s_critical
-        yield (
-            f"process_{service}",
-            Row(
-                value=silence,
-                limit=limits.process_silence_s_max,
-                critical=limits.process_silence_s_critical,
-                unit="s",
-                vital=True,
-                level=Level.CRITICAL if missing else None,
-                reason="" if seen is not None else _untold(facts, f"nothing heard of it in {listening} s"),
-            ),
+        row = Row(
+            value=None if seen is None else _silence_s(facts, seen),
+            limit=limit,
+            critical=critical,
+            unit="s",
+            vital=True,
         )
+        level, reason = None, ""
+        if seen is None:
+            listening = min(watched.listening_s, REMEMBERED_S)
+            reason = _untold(facts, f"nothing heard of it in {listening} s")
+            level = Level.CRITICAL if facts.broker_up and watched.listening_s > critical else None
+        elif gone := _gone(facts, seen, critical):
+            reason = "fallen silent: " + ", ".join(gone)
+            level = Level.WARNING if grade(row) is Level.GOOD else None
+        yield f"process_{service}", msgspec.structs.replace(row, level=level, reason=reason)
+
+
+def _gone(facts: Facts, heard: Seen, critical_s: float) -> list[str]:
+    """The other instances of a service that are remembered, and silent for long."""
+    others = (each for each in facts.processes if each.status.service == heard.status.service and each is not heard)
+    return [f"{each.status.service}.{each.status.instance}" for each in others if _silence_s(facts, each) > critical_s]
 
 
 def _stages(facts: Facts, watched: Watched, limits: Thresholds) -> Named:
@@ -297,6 +305,10 @@ def _feed_silence_s(facts: Facts) -> float | None:
     if tokens is None or tokens.last_at_ns is None:
         return None
     return _seconds(facts.at_ns - tokens.last_at_ns)
+
+
+def _silence_s(facts: Facts, seen: Seen) -> float:
+    return _seconds(facts.at_ns - seen.seen_at_ns)
 
 
 def _seconds(ns: int) -> float:

@@ -16,7 +16,7 @@ from observer.backup_store import BackupError
 from observer.backups import BackupSettings
 from observer.daily import DAY_NS, Daily
 from observer.daily_read import as_json, read_day
-from observer.schedule import SAID_CHARS_MAX, Notice
+from observer.schedule import Notice
 from observer.scheduler import JobFailed, Scheduler, Tell
 from observer.stats_rows import BadSnapshot, snapshot
 from observer.times import SECOND_NS
@@ -32,9 +32,9 @@ ANSWER_WAIT_S = 10.0
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
     """What jobs work with. tell: for what people should read, None where nobody passes it on."""
 
+    bus: Bus
     common: Common
     settings: BackupSettings
-    bus: Bus
     archive: Archive
     zone: ZoneInfo
     tell: Tell | None = None
@@ -83,28 +83,32 @@ async def report(bench: Bench, due_at_ns: int) -> str:
 
 
 async def backup(bench: Bench, _: int) -> str:
+    """With its drill: a backup that fails it is a failure of the run."""
     try:
         made = await backups.backup(bench.common, bench.settings)
     except BackupError as error:
         raise JobFailed(str(error)) from error
-    return f"{made.name}: {len(made.streams):,} streams, {made.size_bytes:,} bytes"
+    return f"{made.name}: {len(made.streams)} streams, {made.messages:,} messages, {made.size_bytes:,} bytes, verified"
 
 
 async def backup_check(bench: Bench, _: int) -> str:
-    """A drill with the newest one."""
     try:
         found = await backups.verify(bench.common, bench.settings)
     except BackupError as error:
         raise JobFailed(str(error)) from error
     if not found.ok:
-        raise JobFailed(f"{found.name}: {'; '.join(found.problems)}"[:SAID_CHARS_MAX])
-    return f"{found.name}: {found.streams:,} streams and {found.messages:,} messages are as they were"
+        raise JobFailed(f"{found.name} is damaged: {'; '.join(found.problems)}")
+    return f"{found.name}: {found.streams} streams, {found.messages:,} messages equal"
 
 
 # A job is one line here and one in `schedule_settings.JOBS`.
 WORKS: Mapping[str, Callable[[Bench, int], Awaitable[str]]] = {
-    "health": health, "stats": stats, "report": report, "backup": backup, "backup_check": backup_check,
-}  # fmt: skip
+    "health": health,
+    "stats": stats,
+    "report": report,
+    "backup": backup,
+    "backup_check": backup_check,
+}
 
 
 def parts(daily: Daily) -> dict[str, str]:
@@ -119,9 +123,9 @@ def day_of(at_ns: int, zone: ZoneInfo) -> date:
 def schedule(process: Process, settings: BackupSettings, tell: Tell | None = None) -> Scheduler:
     """The schedule of an observer. tell: passes on reports, and what was missed or went wrong."""
     bench = Bench(
+        bus=process.bus,
         common=process.common,
         settings=settings,
-        bus=process.bus,
         archive=Archive(Path(process.common.data_dir), settings.archive_days),
         zone=settings.zone(),
         tell=tell,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from observer import admin
-from observer.backups import BackupSettings
+from observer.channels import NotifySettings
 from observer.creations import Creations
 from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, stages, unacknowledged
 from observer.host import Host
@@ -37,8 +37,8 @@ ANSWER_S_MAX = 1.5  # a round of polls puts three questions, one after the other
 T = TypeVar("T")
 
 
-class ObserverSettings(BackupSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    __doc__ = f"""{BackupSettings.__doc__}
+class ObserverSettings(NotifySettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    __doc__ = f"""{NotifySettings.__doc__}
     poll_interval_s: seconds between two rounds of questions to the broker.
     max_capacity: bots that this installation is meant for.
     """
@@ -67,6 +67,7 @@ class Poll:
         self._append: Decoder[Append] = Decoder(Append)
         self._wanted: Decoder[BotWanted] = Decoder(BotWanted)
         self.folded = asyncio.Event()
+        self.judged: Callable[[Verdict], None] = lambda _: None  # is told every verdict
         self._roster = Roster(process.common.partitions)  # the users whose bot is wanted running
         self.probes = Probes(process, settings.vault_url, self._roster, self.folded)
 
@@ -207,6 +208,7 @@ class Poll:
             self._process.log.warning(
                 "check_changed", check=name, level=check.level, value=check.value, reason=check.reason or None
             )
+        self.judged(now)
         return now
 
     def health(self) -> tuple[bool, bytes]:

@@ -11,6 +11,7 @@ import msgspec
 
 from observer import sync, vault
 from observer.facts import Facts
+from observer.levels import Level
 from observer.sync import Difference, Sync
 from observer.watch import Asked, Room, Watch, Watched, room
 from runtime import telemetry
@@ -53,6 +54,10 @@ class Probes:
         self._vault: Asked | None = None
         self.ledger_at_ns: int | None = None
         self.watch = Watch(telemetry.now_ns())
+        for whom in ("broker", "vault", *sync.ASKED):
+            process.figures.add("probes_failed_total", 0, of=whom)
+        for level in Level:
+            process.figures.put("checks", 0, level=level)
 
     def watched(self, facts: Facts) -> Watched:
         created = {each.name: each.created_at_ns for each in self._rooms or ()}

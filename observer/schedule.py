@@ -33,8 +33,6 @@ from observer.times import SECOND_NS
 DAY_NS: Final = 86_400 * SECOND_NS
 # Down for longer than this, and what was missed before it is not counted.
 LOOK_BACK_NS: Final = 35 * DAY_NS
-# Before a clock change and after it a wall clock says the same for an hour; a start this far ahead sees both sides.
-CLOCK_CHANGE_NS: Final = 3 * 3600 * SECOND_NS
 ATTEMPTS_MAX: Final = 3
 # A run is stopped at its limit by its own process; another one believes that it is gone only some time later.
 STOPPING_NS: Final = 60 * SECOND_NS
@@ -167,10 +165,12 @@ def fields(cron: str) -> Fields:
 def due_times(cron: str, zone: ZoneInfo, after_ns: int) -> Iterator[int]:
     """Every due time after a moment, ascending, without end."""
     newest = after_ns
-    begin = _EPOCH + timedelta(microseconds=(after_ns - CLOCK_CHANGE_NS) // 1000)
+    begin = _EPOCH + timedelta(microseconds=after_ns // 1000)
     for at in CronSim(cron, begin.astimezone(zone)):
         at_ns = round((at - _EPOCH).total_seconds()) * SECOND_NS
-        if at_ns > newest:  # two times of day that a clock change skips come out as one
+        # Two times of day that a clock change skips come out as one; and in the second of two equal hours those of the
+        # first one come out.
+        if at_ns > newest:
             newest = at_ns
             yield at_ns
 

@@ -62,7 +62,7 @@ def list_(*, json: bool = False) -> None:
         return
     for job in own.jobs():
         row = _row(job, zone, now, records.get(job.name))
-        sys.stdout.write("\t".join(str(row[name] or "-") for name in _PLAIN) + "\n")
+        sys.stdout.write("\t".join("-" if row[name] in (None, "") else str(row[name]) for name in _PLAIN) + "\n")
 
 
 _PLAIN = ("job", "cron", "due_at", "outcome", "started_at", "ok_at", "missed", "said")

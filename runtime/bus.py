@@ -87,14 +87,14 @@ class Bus:
         return self._connected.is_set() and self._client.is_connected
 
     @property
+    def server_version(self) -> str:
+        return self._client.server_version
+
+    @property
     def server(self) -> tuple[str, int] | None:
         """Address and port of the server that we are connected to."""
         url = self._client.connected_url
         return None if url is None or url.hostname is None else (url.hostname, url.port or 4222)
-
-    @property
-    def server_version(self) -> str:
-        return self._client.server_version
 
     async def wait_connected(self) -> None:
         await self._connected.wait()

@@ -22,7 +22,7 @@ async def declare(bus: Bus, partitions: int, mint_partitions: int = 1) -> list[s
         wanted = subjects.stream_config(stream, partitions)
         actual = await _create_or_info(bus, f"STREAM.INFO.{stream.name}", f"STREAM.CREATE.{stream.name}", wanted)
         drift += differences(f"stream {stream.name}", wanted, actual["config"])
-    for consumer in subjects.consumers(partitions, mint_partitions):
+    for consumer in (*subjects.consumers(partitions, mint_partitions), subjects.ADVISED):
         wanted = subjects.consumer_config(consumer)
         name = f"{consumer.stream}.{consumer.name}"
         actual = await _create_or_info(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from runtime.tracing import Tracing
 
 STATUS_INTERVAL_S = 1.0
+BODY_BYTES_MAX = 1 << 20  # of a request to a service's own route
 FINISH_S_MAX, CLOSE_S_MAX = 2.0, 2.5  # together within the 5 s that SIGTERM may take
 
 EXIT_OK, EXIT_CRASHED, EXIT_MISCONFIGURED = 0, 1, 2
@@ -48,6 +49,8 @@ class Process:
     """What a service's `main` gets: everything common, opened and closed for it.
 
     details: what the service has to say of its state in `/readyz`, ready or not; it keeps them up to date.
+    routes: what else it answers on its port, by method and path; `main` adds them. Until the process is ready a path
+        that nobody has added yet is answered with 503, so that whoever calls tries again.
     health: whether all is well, and a JSON document for people, for `/healthz`; by default that of `/readyz`.
     tracer: what its work is told to; None where tracing is off.
     """
@@ -63,6 +66,7 @@ class Process:
         for level in telemetry.LEVELS:
             self.figures.put("log_records_total", 0, level=level)
         self.details: dict[str, int | bool | str] = {}
+        self.routes: dict[tuple[str, str], web.Handler] = {}
         self.health: Callable[[], tuple[bool, bytes]] = self._readiness
         self.stop = asyncio.Event()
         self.started_at_ns = telemetry.now_ns()
@@ -159,11 +163,19 @@ class Process:
         async def metrics(_: web.Request) -> web.Response:
             return web.Response(200, self.metrics.text(), "text/plain; charset=utf-8")
 
+        async def others(request: web.Request) -> web.Response:
+            handler = self.routes.get((request.method, request.path))
+            if handler is not None:
+                return await handler(request)
+            status = 404 if self.is_ready else 503
+            return web.json({"success": False, "error": f"there is nothing at {request.path[:200]}"}, status)
+
         return [
             web.Route("GET", "/livez", livez),
             web.Route("GET", "/readyz", readyz),
             web.Route("GET", "/healthz", healthz),
             web.Route("GET", "/metrics", metrics),
+            web.Route("*", "/{rest:.*}", others),
         ]
 
 
@@ -211,7 +223,13 @@ async def live(process: Process, main: Callable[[Process], Awaitable[None]], nee
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.stop.set)
-    server = await web.serve(process.health_routes(), process.common.http_host, process.common.http_port)
+    server = await web.serve(
+        process.health_routes(),
+        process.common.http_host,
+        process.common.http_port,
+        on_error=lambda path, error: process.log.error("route_failed", path=path, reason=repr(error)),
+        body_bytes_max=BODY_BYTES_MAX,
+    )
     process.log.info("started", port=server.port, pid=os.getpid())
     reporter: asyncio.Task[None] | None = None
     try:

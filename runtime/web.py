@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 BODY_BYTES_MAX = 64 * 1024
+ANSWER_BYTES_MAX = 1 << 20
 SHUTDOWN_S = 1.0
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
@@ -29,7 +30,7 @@ class Request:
         self.remote = raw.remote
 
     async def body(self) -> bytes:
-        """At most BODY_BYTES_MAX; a larger one is answered with 413 before the handler sees it."""
+        """At most the server's `body_bytes_max`; a larger one is answered with 413 before the handler sees it."""
         return await self._raw.read()
 
 
@@ -81,9 +82,10 @@ async def serve(
     *,
     middleware: Middleware | None = None,
     on_error: Callable[[str, BaseException], None] | None = None,
+    body_bytes_max: int = BODY_BYTES_MAX,
 ) -> Server:
     """Listen on host and port (0: any free one). Raises OSError, whose text names the port."""
-    app = web.Application(client_max_size=BODY_BYTES_MAX)
+    app = web.Application(client_max_size=body_bytes_max)
     for route in routes:
         app.router.add_route(route.method, route.path, _adapt(route.handler, middleware, on_error))
     if middleware is not None:
@@ -141,14 +143,32 @@ async def fetch(url: str, timeout_s: float) -> tuple[int, bytes]:
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
+class Unreached(OSError):
+    """No connection came about: certainly nothing was done."""
+
+
+class Unanswered(TimeoutError):
+    """The request was sent and no whole answer came: it may have been carried out, or not."""
+
+
 async def send(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> tuple[int, bytes]:
-    """POST to a URL. Raises OSError or TimeoutError when nothing answers."""
-    limit = aiohttp.ClientTimeout(total=timeout_s)
+    """POST a body and return the answer's status and its bytes, at most ANSWER_BYTES_MAX. Redirects are not followed.
+
+    Raises Unreached or Unanswered. Neither their texts nor their causes hold the URL, which may hold a secret.
+    """
+    limit = aiohttp.ClientTimeout(total=timeout_s, connect=timeout_s / 2)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=limit) as session,
-            session.post(url, data=body, headers=headers) as response,
-        ):
-            return response.status, await response.read()
-    except aiohttp.ClientError as error:  # only some of them are OSErrors
-        raise OSError(str(error) or type(error).__name__) from error
+        async with aiohttp.ClientSession(timeout=limit) as session:
+            request = session.post(url, data=body, headers=headers, allow_redirects=False)
+            async with request as response:
+                answer = bytearray()
+                async for piece in response.content.iter_any():
+                    answer += piece
+                    if len(answer) >= ANSWER_BYTES_MAX:
+                        break
+                return response.status, bytes(answer[:ANSWER_BYTES_MAX])
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, ValueError) as error:
+        failure: OSError = Unreached(f"no connection ({type(error).__name__})")
+    except (aiohttp.ClientError, OSError) as error:
+        failure = Unanswered(f"no answer ({type(error).__name__})")
+    raise failure

@@ -10,7 +10,6 @@ leave those out while working through them again. A writer with an old view is r
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -21,18 +20,16 @@ import msgspec
 from runtime import telemetry, wire
 from runtime.bus import Bus, Unavailable, WrongSequence
 from runtime.fences import Fence
+from runtime.letters import dead_letter, send
 from runtime.process import Process
 from runtime.readers import DurableReader, Interrupted, message_after, read
-from runtime.spans import header_lines
 from runtime.telemetry import Figures
 from runtime.tracer import Group
 from runtime.wire import In, Out
-from schemas.codec import Decoder, MalformedEvent, encode
-from schemas.events import DeadLetter
+from schemas.codec import Decoder, MalformedEvent
 from schemas.subjects import Consumer, dead_subject
 
 TAKE_MESSAGES_MAX = 500
-PAYLOAD_BYTES_MAX = 90 * 1024  # of a dead letter; the streams take messages of 128 KiB, and base64 adds a third
 GROUP_OUTPUTS_MAX = 4 * wire.BATCH_MESSAGES_MAX
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
 LAG_INTERVAL_S = 0.5
@@ -270,37 +267,13 @@ def _id_of(message: In) -> str:
 
 
 async def bury(bus: Bus, stream: str, consumer: str, message: In, reason: str) -> None:
-    """Keep a message that cannot be processed in DEAD, whole, with the trace context that it came with. Raises
-    Unavailable: then it is not settled."""
-    letter = dead_letter(f"{stream}:{consumer}:{message.sequence}", stream, message.subject, message.sequence,
-                         message.data, reason, telemetry.now_ns())  # fmt: skip
-    await bus.publish(dead_subject(stream, consumer), encode(letter), message_id=letter.id,
-                      headers=header_lines(message.header_block))  # fmt: skip
-
-
-def dead_letter(
-    letter_id: str, source: str, subject: str, sequence: int, data: bytes, reason: str, at_ns: int
-) -> DeadLetter:
-    """`data` whole: as text where it is UTF-8, else in base64. Only what no stream can take is cut, and says so: a
-    letter that the broker refuses would be written again for ever."""
-    payload, encoding = _text(data), "utf-8"
-    if payload is None:
-        payload, encoding = base64.b64encode(data[:PAYLOAD_BYTES_MAX]).decode(), "base64"
-        if len(data) > PAYLOAD_BYTES_MAX:
-            reason = f"the first {PAYLOAD_BYTES_MAX} of {len(data)} bytes: {reason}"
-    return DeadLetter(
-        id=letter_id, source=source, subject=subject, sequence=sequence, reason=reason[:1000],
-        payload=payload, encoding=encoding, at_ns=at_ns,
+    """Keep a message that cannot be processed in DEAD, whole. Raises Unavailable: then it is not settled."""
+    delivery = wire.parse_delivery(message.reply.encode())
+    letter = dead_letter(
+        f"{stream}:{consumer}:{message.sequence}", stream, message.subject, message.sequence, message.data, reason,
+        telemetry.now_ns(), headers=message.headers, deliveries=0 if delivery is None else delivery.delivered,
     )  # fmt: skip
-
-
-def _text(data: bytes) -> str | None:
-    """None for what is no UTF-8, or does not fit when quotation marks and control characters are escaped."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return None
-    return text if len(msgspec.json.encode(text)) <= PAYLOAD_BYTES_MAX * 4 // 3 else None
+    await send(bus, dead_subject(stream, consumer), letter)
 
 
 async def first_of(*events: asyncio.Event) -> None:

@@ -335,6 +335,10 @@ class DeadLetter(Struct, frozen=True, kw_only=True, tag_field="type", tag="dead_
 
     payload: the bytes as text where they are UTF-8, else base64 (encoding says which).
     sequence: in its stream; 0 for what never reached one (a frame).
+    whole: whether the payload is all of it; where it is not, the reason says what is missing.
+    kind: "rejected" by one of our processes, or the kind of the broker's advisory (`observer/advisory.py`).
+    headers: those that the message came with, its trace context among them.
+    deliveries: how often the broker delivered it to the consumer that failed; 0 where nobody knows.
     """
 
     id: str
@@ -345,6 +349,10 @@ class DeadLetter(Struct, frozen=True, kw_only=True, tag_field="type", tag="dead_
     payload: str
     encoding: str
     at_ns: int
+    whole: bool = True
+    kind: str = "rejected"
+    headers: dict[str, str] = {}
+    deliveries: int = 0
 
 
 class ProcessStatus(Struct, frozen=True, kw_only=True, tag_field="type", tag="process_status"):

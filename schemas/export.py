@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from schemas import config, events, ownership
+from schemas import alerts, config, events, ownership
 
 MESSAGES = (
     events.TokenCreated,
@@ -26,6 +26,10 @@ MESSAGES = (
     ownership.Owner,
     config.BotWanted,
     config.KillSwitch,
+    alerts.Alert,
+    alerts.Delivery,
+    alerts.ChannelState,
+    alerts.Mute,
 )
 
 

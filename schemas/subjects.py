@@ -99,6 +99,20 @@ DEAD = Stream(
     age_s_max=30 * DAY_S,
     bytes_max=512 << 20,
 )
+# The broker's advisories are plain messages, lost while nobody listens: kept until observer has worked on them.
+ADVISORIES = Stream(
+    name="ADVISORIES",
+    subjects=(
+        "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
+        "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
+        "$JS.EVENT.ADVISORY.CONSUMER.MSG_NAKED.>",
+        "$JS.EVENT.ADVISORY.CONSUMER.QUORUM_LOST.>",
+        "$JS.EVENT.ADVISORY.STREAM.QUORUM_LOST.>",
+    ),
+    description="What the broker says of messages given up, and of lost quorums",
+    age_s_max=7 * DAY_S,
+    bytes_max=64 << 20,
+)
 
 
 def _bucket(
@@ -132,15 +146,25 @@ WATCH = _bucket("watch", "Mints whose trades somebody needs", age_s_max=DAY_S)
 SCORES = _bucket("scores", "The newest score of each token", age_s_max=DAY_S, bytes_max=256 << 20)
 SCHEDULE = _bucket("schedule", "The newest run of each of observer's jobs", bytes_max=16 << 20)
 FOLDS = _bucket("folds", "Accounts folded from FILLS up to some line; may be emptied", bytes_max=512 << 20)
+# A day longer than ALERTS keeps the alert, so that none is taken for one that nobody has sent yet.
+DELIVERIES = _bucket(
+    "deliveries", "What became of each alert in each channel", age_s_max=8 * DAY_S, bytes_max=256 << 20
+)
+CHANNELS = _bucket("channels", "What is known of notification channels; what is muted", bytes_max=16 << 20)
 CHECKS = _bucket("checks", "The newest verdict on the line's health, so that `since` survives", bytes_max=16 << 20)
+COUNTS = _bucket("counts", "Counters that outlive the process that counts", bytes_max=1 << 20)
+REPLAYS = _bucket(
+    "replays", "Who sent which dead letter again, when, and what came of it", age_s_max=90 * DAY_S, history=16
+)
 
 STREAMS: tuple[Stream, ...] = (
-    TOKENS, DECISIONS, SIGNALS, FILLS, ALERTS, DEAD, BOTS, ACCOUNTS, SESSIONS, MEMBERS, WATCH, SCORES,
-    FOLDS, CHECKS, SCHEDULE,
+    TOKENS, DECISIONS, SIGNALS, FILLS, ALERTS, DEAD, ADVISORIES, BOTS, ACCOUNTS, SESSIONS, MEMBERS, WATCH, SCORES,
+    FOLDS, CHECKS, SCHEDULE, DELIVERIES, CHANNELS, COUNTS, REPLAYS,
 )  # fmt: skip
 
 ANALYZE = Consumer(stream="TOKENS", name="analyze", subject="tokens.>")
 DISPATCH = Consumer(stream="DECISIONS", name="dispatch", subject="decisions.>", unacked_max=1000)
+ADVISED = Consumer(stream="ADVISORIES", name="observer", subject="$JS.EVENT.ADVISORY.>", unacked_max=1000)
 
 
 def partition_consumer(partition: int) -> Consumer:

@@ -161,6 +161,29 @@ def test_a_follower_sees_every_line_once_across_rotations(tmp_path: Path) -> Non
     assert older_parts(tmp_path / "logs", "bots"), "it was rotated"
 
 
+def test_a_line_written_just_before_the_file_is_moved_away_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogFile(tmp_path / "logs", "bots", bytes_max=150)
+    log.write(record(number=0))
+    tail = tails(tmp_path)["bots"]
+    numbers, moved = [each.fields["number"] for each in tail.history()], tail._moved
+
+    def late() -> bool:
+        """Between reading to the end and looking whether the file is still the same one."""
+        if numbers == [0]:
+            with log.path.open("ab") as file:
+                file.write(record(number=1))
+            log.write(record(number=2))
+        return moved()
+
+    monkeypatch.setattr(tail, "_moved", late)
+    for each in tail.news():
+        numbers.append(each.fields["number"])
+    tail.close()
+    assert numbers == [0, 1, 2]
+
+
 def test_half_a_line_is_shown_when_it_is_whole(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     path = tmp_path / "logs" / "bots.log"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -407,6 +408,25 @@ async def test_a_refused_record_is_told_and_does_not_hold_up_the_rest(broker: Br
         assert one.figures["publish_refused_total"] == 1
         assert one.logged == ["publish_refused"]
     assert await stored(bus) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    (message,) = await read(bus, "DEAD", after_sequence=0)
+    letter = _letter(message.data)
+    assert (message.subject, letter.source, letter.subject) == ("dead.TOKENS.ingest", "TOKENS", record(5).subject)
+    assert (letter.whole, letter.reason.startswith("the first 92160 of")) == (False, True)
+    assert "maximum" in letter.reason
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_a_refused_record_of_the_spool_is_kept_in_dead_too(
+    broker: Broker, bus: Bus, tmp_path: Path, place: int
+) -> None:
+    left = Spool(tmp_path / "spool", bytes_max=1 << 20)
+    left.append(record(number, size=130 * 1024 if number == place else 8) for number in range(3))
+    left.close()
+    async with sender(broker.url, tmp_path / "spool") as one:
+        await flushed(one)
+        assert (one.spool.records, one.figures["publish_refused_total"]) == (0, 1)
+    assert await stored(bus) == [number for number in range(3) if number != place]
+    assert len(await read(bus, "DEAD", after_sequence=0)) == 1
 
 
 async def test_a_broker_that_cannot_store_is_asked_again_but_not_all_the_time(
@@ -474,7 +494,9 @@ async def test_a_frame_that_no_parser_takes_is_kept_whole_in_dead(
     assert (message.subject, letter.source, letter.encoding) == ("dead.FEED.ingest", "pumpportal", encoding)
     assert (letter.payload.encode() if encoding == "utf-8" else base64.b64decode(letter.payload)) == kept
     assert letter.reason
-    assert letter.reason.startswith("the first") == (kept != frame)
+    assert letter.reason.startswith("the first") == (kept != frame) == (not letter.whole)
+    assert message.headers["traceparent"] == letter.headers["traceparent"]
+    assert blake2b(frame, digest_size=16).hexdigest() in letter.headers["traceparent"]
 
 
 async def test_every_frame_has_exactly_one_outcome(broker: Broker, bus: Bus, tmp_path: Path) -> None:

@@ -333,7 +333,7 @@ async def test_the_page_shows_the_first_numbers_without_any_script(portal: Porta
         "41",
         "2 h 5 min",
         "12.3",
-        "of 95 %",
+        "of 80 %",
         "1,234",
         "+0.500 SOL",
         "tokens_received_total",

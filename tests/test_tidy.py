@@ -31,15 +31,16 @@ HOMES = {
     },
     "cronsim": {"observer/schedule.py"},
     "prometheus_client": {"runtime/telemetry.py"},
+    "apprise": {"observer/channels.py"},
     "sklearn": {"analyze/fit.py"},
     "numpy": {"analyze/fit.py"},
-    "opentelemetry": {"runtime/tracing.py"},
     "minio": {"observer/backup_s3.py"},
+    "opentelemetry": {"runtime/tracing.py"},
 }
 
 # These prove what the line did, or run it without a broker: they may import the pure modules of other services.
-# `mintline train` learns from recordings: it reads frames as ingest does.
-PROOFS = {"observer/audit.py", "observer/replay.py", "observer/rerun.py", "analyze/train.py"}
+# `mintline train` learns from recordings: it reads frames as ingest does. `mintline dead replay` parses a frame again.
+PROOFS = {"observer/audit.py", "observer/replay.py", "observer/rerun.py", "observer/resend.py", "analyze/train.py"}
 
 # Decisions: values in, values out.
 PURE = {
@@ -59,8 +60,11 @@ PURE = {
     "observer/schedule_export.py", "observer/stats_rows.py",
     "observer/report_text.py", "observer/rerun.py", "observer/sweep.py", "observer/checks.py", "observer/levels.py",
     "observer/limits.py", "observer/sync.py", "observer/vault.py", "observer/watch.py", "observer/remedies.py",
-    "observer/diagnosis.py", "observer/way.py",
-    "observer/backup_digest.py", "observer/backup_manifest.py",
+    "observer/diagnosis.py", "observer/way.py", "observer/backup_digest.py", "observer/backup_manifest.py",
+    "observer/alerts.py", "observer/alertmanager.py", "observer/message.py", "observer/telegram.py",
+    "observer/outbox.py", "observer/outcomes.py", "observer/digest.py", "observer/pacing.py",
+    "observer/findings.py", "observer/alerts_answer.py",
+    "observer/advisory.py", "observer/letters.py", "observer/resend.py",
     "portal/access.py", "portal/login.py", "portal/security.py", "portal/views.py", "portal/demo.py",
     "portal/portfolio.py", "portal/wishes.py",
 }  # fmt: skip

@@ -528,6 +528,7 @@ async def test_the_command_tells_a_tokens_way_without_any_tracing(
             found["users"]
         ) == 2
     shown = _command(broker, mint)
+    print(f"\n{shown}")
     assert f"trace {trace}" in shown
     assert "2 users: bought 2" in shown
     done = _run(broker, "So11111111111111111111111111111111111111112")

@@ -290,6 +290,14 @@ def test_nothing_known_is_unhealthy_and_nothing_is_good() -> None:
     assert {check.level for name, check in verdict.checks.items() if name != "broker"} == {UNKNOWN}
 
 
+@pytest.mark.parametrize(("silence_s", "level", "reason"), [(15, GOOD, ""), (16, WARNING, "fallen silent: bots.1")])
+def test_one_of_several_instances_that_falls_silent_is_named(silence_s: int, level: Level, reason: str) -> None:
+    other = seen("bots", silence_s)
+    other = msgspec.structs.replace(other, status=msgspec.structs.replace(other.status, instance="1"))
+    check = check_of("process_bots", {"processes": (*well().processes, other)}, {})
+    assert (check.level, check.reason, check.value) == (level, reason, 0.0)
+
+
 def test_users_out_of_step_are_named() -> None:
     sync = Sync(
         users=23, names={"wanted_not_running": ("5", "9"), "in_dispatch_not_wanted": ("7",)}, more=20, silent=()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from runtime import bus as bus_module
+from runtime import wire
 from runtime import worker as worker_module
 from runtime.bus import Bus
 from runtime.fences import StreamEnd
@@ -351,7 +352,20 @@ async def test_a_message_that_cannot_be_decided_goes_to_dead_whole_and_the_rest_
     assert (letter.source, letter.subject, letter.sequence) == ("TOKENS", "tokens.created.m", 2)
     assert letter.encoding == encoding
     assert (letter.payload.encode() if encoding == "utf-8" else base64.b64decode(letter.payload)) == kept
-    assert ("of 130500 bytes" in letter.reason) == (kept != data)
+    assert ("of 130500 bytes" in letter.reason) == (kept != data) == (not letter.whole)
+
+
+async def test_a_dead_letter_keeps_the_headers_and_stays_in_the_trace(broker: Broker, bus: Bus) -> None:
+    async with worker(broker.url):
+        headers = wire.trace_headers("0123456789abcdef" * 2) + b"x-own: 1\r\n"
+        await bus.append([Out("tokens.created.m", b"no count", headers)])
+        await done(bus, 1)
+    (message,) = await read(bus, "DEAD", after_sequence=0)
+    letter = _letter(message.data)
+    parent = message.headers["traceparent"]
+    assert letter.headers == {"traceparent": parent, "x-own": "1"}
+    assert parent.startswith("00-0123456789abcdef0123456789abcdef-")
+    assert (letter.kind, letter.deliveries) == ("rejected", 1)
 
 
 @pytest.mark.parametrize("forwarded", [False, True])

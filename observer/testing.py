@@ -1,0 +1,89 @@
+"""What tests of notifications share: a Bot API on a real socket that answers as it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from runtime import web
+
+BOT = "1234567890:AAbotTokenOfTheTests"
+
+Answer = tuple[int, dict[str, Any]]
+Script = Callable[[dict[str, Any]], Awaitable[Answer | None]]
+
+
+def refusal(status: int, description: str, **parameters: int) -> Answer:
+    return status, {"ok": False, "error_code": status, "description": description, "parameters": parameters}
+
+
+SLOW = refusal(429, "Too Many Requests: retry after 1", retry_after=1)
+TOO_LONG = refusal(400, "Bad Request: message is too long")
+UNPARSABLE = refusal(400, "Bad Request: can't parse entities: Unsupported start tag")
+BLOCKED = refusal(403, "Forbidden: bot was blocked by the user")
+BROKEN = refusal(500, "Internal Server Error")
+BAD_TOKEN = refusal(401, "Unauthorized")
+
+
+def moved(chat: int) -> Answer:
+    return refusal(400, "Bad Request: group chat was upgraded to a supergroup chat", migrate_to_chat_id=chat)
+
+
+class FakeTelegram:
+    """`script` holds what the next requests get, in order; afterwards everything is delivered.
+
+    requests: every body that came. delivered: those that people would see, also when the answer never went out.
+    """
+
+    def __init__(self) -> None:
+        self.script: deque[Answer | Script] = deque()
+        self.requests: list[dict[str, Any]] = []
+        self.delivered: list[dict[str, Any]] = []
+        self.url = ""
+        self._released = asyncio.Event()
+
+    @property
+    def texts(self) -> list[str]:
+        return [request["text"] for request in self.delivered]
+
+    def deliver(self, request: dict[str, Any]) -> Answer:
+        self.delivered.append(request)
+        return 200, {"ok": True, "result": {"message_id": len(self.delivered)}}
+
+    async def late(self, request: dict[str, Any]) -> Answer | None:
+        """A step of the script: delivered, and the answer does not come in time."""
+        self.deliver(request)
+        await self._released.wait()
+        return None
+
+    async def hang(self, request: dict[str, Any]) -> Answer | None:
+        """A step of the script: not delivered, and no answer."""
+        await self._released.wait()
+        return None
+
+    async def _send_message(self, raw: web.Request) -> web.Response:
+        if raw.path != f"/bot{BOT}/sendMessage":
+            return web.json(BAD_TOKEN[1], 401)
+        request: dict[str, Any] = msgspec.json.decode(await raw.body())
+        self.requests.append(request)
+        step: Answer | Script = self.script.popleft() if self.script else self._as_usual
+        answer = step if isinstance(step, tuple) else await step(request)
+        return web.Response(500) if answer is None else web.json(answer[1], answer[0])
+
+    async def _as_usual(self, request: dict[str, Any]) -> Answer:
+        return self.deliver(request)
+
+    @contextlib.asynccontextmanager
+    async def listening(self, port: int = 0) -> AsyncIterator[FakeTelegram]:
+        server = await web.serve([web.Route("POST", "/{rest:.*}", self._send_message)], "127.0.0.1", port)
+        self.url = f"http://127.0.0.1:{server.port}"
+        try:
+            yield self
+        finally:
+            self._released.set()
+            await server.close()

@@ -26,7 +26,7 @@ SECTIONS = ("## Meaning", "## Impact", "## Diagnosis", "## Mitigation")
 ALWAYS_FIRES = "MintlineWatchdog"
 DIRECT = {"MintlineBrokerDown", "MintlineTargetAbsent", "MintlineAlertPathBroken", "MintlineNotificationBacklog"}
 # Commands and metrics that runbooks and rules already use, and that come with the parts that make them.
-AWAITED_COMMANDS = {"alerts", "backup", "dead", "doctor", "lag", "logs", "report", "schedule", "trace"}
+AWAITED_COMMANDS = {"alerts", "dead"}
 AWAITED_METRICS = {
     "mintline_advisories_total",
     "mintline_alert_webhooks_total",

@@ -95,6 +95,9 @@ class Line:
 
         await testing.eventually(said, f"{name} to be ready" if wanted else f"{name} not to be ready")
 
+    def port(self, name: str) -> int:
+        return self._ports[name]
+
     async def get(self, name: str, path: str) -> tuple[int, bytes]:
         return await fetch(f"http://127.0.0.1:{self._ports[name]}/{path}", 2.0)
 

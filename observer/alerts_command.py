@@ -5,8 +5,6 @@ Exit status 0, 1 (it failed, with a sentence on stderr) or 2 (bad arguments or s
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
 import sys
 from collections.abc import Awaitable, Callable
@@ -23,14 +21,13 @@ from observer.alerts import mute_begun, notice
 from observer.alerts_answer import HISTORY_LISTED_MAX, Answer, Question
 from observer.times import SECOND_NS, iso
 from runtime import buckets
-from runtime.bus import Bus, BusError, Unavailable, WrongSequence
-from runtime.settings import SettingsError, load_common
+from runtime.asking import ask
+from runtime.bus import Bus
 from runtime.standalone import fail
 from runtime.telemetry import now_ns
 from schemas.alerts import ChannelState, Level, Mute, alert_subject
-from schemas.codec import Decoder, MalformedEvent, encode
+from schemas.codec import Decoder, encode
 
-CONNECT_S_MAX = 10.0
 MUTE_S_MAX = 30 * 86_400
 
 app = cyclopts.App(name="alerts", help="What is wrong, and what was told to whom.")
@@ -193,17 +190,4 @@ def _plain(text: str) -> str:
 
 
 def _run(name: str, work: Callable[[Bus], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        bus = Bus(lambda event, **fields: None)
-        try:
-            await asyncio.wait_for(bus.open(load_common(os.environ), "mintline-alerts"), CONNECT_S_MAX)
-            await work(bus)
-        finally:
-            await bus.close()
-
-    try:
-        asyncio.run(whole())
-    except SettingsError as error:
-        fail(f"alerts {name}: {error}", 2)
-    except (Unavailable, BusError, WrongSequence, MalformedEvent, TimeoutError, OSError) as error:
-        fail(f"alerts {name}: {str(error) or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
+    ask(f"alerts {name}", lambda bus, _: work(bus))

@@ -8,8 +8,7 @@ settled by the next one: what was sent carries the letter's key in a header and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,15 +16,14 @@ from observer import letters, resend
 from observer.letters import Sent, Stored
 from observer.resend import MARK, NotSent, Resend
 from runtime import buckets
+from runtime.asking import Failed
 from runtime.bus import Bus, BusError, WrongSequence
 from runtime.readers import Follower, message_after, read
-from runtime.settings import Common
 from runtime.telemetry import now_ns
 from runtime.wire import In
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.events import DeadLetter
 
-CONNECT_S_MAX = 10.0
 READ_S_MAX = 60.0
 PAGE_MESSAGES = 500
 STARTED_S_MAX = 10  # longer than a publication may take: an attempt that is older was cut short
@@ -34,21 +32,6 @@ CONSUMERS_MAX = 4096
 BUCKET = "replays"
 
 _sent: Decoder[Sent] = Decoder(Sent)
-
-
-class Failed(Exception):
-    """A command that could not do its work; the text is the sentence."""
-
-
-@asynccontextmanager
-async def connected(common: Common) -> AsyncIterator[Bus]:
-    """Raises Unavailable, BusError, TimeoutError, SettingsError."""
-    bus = Bus(lambda event, **fields: None)
-    try:
-        await asyncio.wait_for(bus.open(common, "mintline-dead"), CONNECT_S_MAX)
-        yield bus
-    finally:
-        await bus.close()
 
 
 async def page(

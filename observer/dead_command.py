@@ -5,7 +5,6 @@ Exit status 0, 1 (it failed, with a sentence on stderr) or 2 (bad arguments or s
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import json as text_json
 import os
@@ -19,11 +18,10 @@ import cyclopts
 from rich.console import Console
 
 from observer import dead, letters, resend
-from observer.dead import Failed
 from observer.letters import Sent, Stored
 from observer.times import parse_iso
-from runtime.bus import Bus, BusError, Unavailable
-from runtime.settings import SettingsError, load_common
+from runtime.asking import Failed, ask
+from runtime.bus import Bus
 from runtime.standalone import fail
 from runtime.telemetry import now_ns
 
@@ -219,18 +217,7 @@ def _since(text: str) -> int:
 
 
 def _run(name: str, work: Callable[[Bus], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        async with dead.connected(load_common(os.environ)) as bus:
-            await work(bus)
-
-    try:
-        asyncio.run(whole())
-    except SettingsError as error:
-        fail(f"dead {name}: {error}", 2)
-    except Failed as error:
-        fail(f"dead {name}: {error}", 1)
-    except (Unavailable, BusError, TimeoutError, OSError) as error:
-        fail(f"dead {name}: {str(error) or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
+    ask(f"dead {name}", lambda bus, _: work(bus))
 
 
 def _print_json(document: Mapping[str, Any]) -> None:

@@ -15,14 +15,13 @@ from rich.table import Table
 
 from observer.facts import Info, unacknowledged
 from observer.times import SECOND_NS, iso, parse_iso
-from runtime.bus import NOT_FOUND, Bus, BusError, Unavailable
+from runtime.asking import connected, failing
+from runtime.bus import NOT_FOUND, Bus, BusError
 from runtime.readers import message_after
-from runtime.settings import Common, SettingsError, load_common
-from runtime.standalone import fail
+from runtime.settings import Common, load_common
 from runtime.telemetry import now_ns
 from schemas.subjects import STREAMS
 
-CONNECT_S_MAX: Final = 5.0
 CONSUMERS_MAX: Final = 1000  # of one stream; the broker's own limit is 400
 
 
@@ -51,12 +50,8 @@ class StreamLag(msgspec.Struct, frozen=True, kw_only=True):
 
 async def lags(common: Common) -> list[StreamLag]:
     """Of the streams that are there, in the order of the line. Raises Unavailable, BusError, TimeoutError."""
-    bus = Bus(lambda event, **fields: None)
-    try:
-        await asyncio.wait_for(bus.open(common, "mintline-lag"), CONNECT_S_MAX)
+    async with connected(common, "mintline-lag") as bus:
         found = await asyncio.gather(*(_stream(bus, stream.name) for stream in STREAMS))
-    finally:
-        await bus.close()
     return [each for each in found if each is not None]
 
 
@@ -131,13 +126,8 @@ def cli(*, json: bool = False) -> None:
     json
         Print one JSON object.
     """
-    try:
-        with Console(stderr=True).status("asking the broker"):
-            found = asyncio.run(lags(load_common(os.environ)))
-    except SettingsError as error:
-        fail(f"lag: {error}", 2)
-    except (Unavailable, BusError, TimeoutError, OSError) as error:
-        fail(f"lag: {str(error) or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
+    with failing("lag"), Console(stderr=True).status("asking the broker"):
+        found = asyncio.run(lags(load_common(os.environ)))
     if json:
         sys.stdout.write(msgspec.json.encode({"streams": found}).decode() + "\n")
     else:

@@ -12,18 +12,15 @@ import msgspec
 
 from observer.audit import Audit, Wishes, judge
 from runtime import buckets
-from runtime.bus import Bus, BusError, Unavailable
+from runtime.asking import connected, failing
 from runtime.readers import read
-from runtime.settings import Common, SettingsError, load_common
-from runtime.standalone import fail
+from runtime.settings import Common, load_common
 from runtime.telemetry import now_ns
 from runtime.wire import In
 from schemas.codec import Decoder, MalformedEvent
 from schemas.config import BotWanted
 from schemas.events import Append, Decision, Signal
 from schemas.subjects import SIGNALS, about_token, about_user
-
-CONNECT_S_MAX = 10.0
 
 _decision: Decoder[Decision] = Decoder(Decision)
 _signal: Decoder[Signal] = Decoder(Signal)
@@ -38,9 +35,7 @@ async def audit(common: Common, since_ns: int) -> Audit:
 
     Raises Unavailable, BusError, TimeoutError.
     """
-    bus = Bus(lambda event, **fields: None)
-    try:
-        await asyncio.wait_for(bus.open(common, "mintline-audit"), CONNECT_S_MAX)
+    async with connected(common, "mintline-audit") as bus:
         tokens = await read(bus, "TOKENS", "tokens.created.*", since_ns=since_ns)
         trades = await read(bus, "TOKENS", "tokens.traded.*", since_ns=since_ns)
         stored = await read(bus, "DECISIONS", since_ns=since_ns)
@@ -49,8 +44,6 @@ async def audit(common: Common, since_ns: int) -> Audit:
         appends = [line for line in await read(bus, "FILLS", since_ns=since_ns) if about_user(line.subject)]
         dead = await read(bus, "DEAD", since_ns=since_ns)
         history = await read(bus, "KV_bots", after_sequence=0)
-    finally:
-        await bus.close()
     wishes = Wishes()
     for message in history:
         change = buckets.change(message)
@@ -92,12 +85,8 @@ def cli(*, since_ns: int = 0, json: bool = False) -> None:
         Print one JSON object.
     """
     reach_ns = now_ns() - (SIGNALS.age_s_max - 60) * 1_000_000_000
-    try:
+    with failing("audit"):
         result = asyncio.run(audit(load_common(os.environ), max(since_ns, reach_ns)))
-    except SettingsError as error:
-        fail(f"audit: {error}", 2)
-    except (Unavailable, BusError, TimeoutError, OSError) as error:
-        fail(f"audit: {str(error) or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
     values = msgspec.to_builtins(result)
     text = msgspec.json.encode(values).decode() if json else "\n".join(f"{k:>18}  {v}" for k, v in values.items())
     sys.stdout.write(text + "\n")

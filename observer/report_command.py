@@ -10,11 +10,12 @@ from zoneinfo import ZoneInfo
 from rich.console import Console
 
 from observer.archive import Archive
-from observer.asking import ask, common, day_from, settings
+from observer.asking import day_from, settings
 from observer.daily import DAY_NS, Daily
 from observer.daily_read import read_day
 from observer.jobs import day_of, parts
 from observer.times import SECOND_NS
+from runtime.asking import ask, common
 from runtime.bus import Bus
 from runtime.standalone import fail
 from runtime.telemetry import now_ns
@@ -67,4 +68,4 @@ def _read(from_at_ns: int, to_at_ns: int, zone: str) -> Daily:
         with Console(stderr=True).status("reading the streams"):
             return await read_day(bus, from_at_ns, to_at_ns, zone)
 
-    return ask("report", work)
+    return ask("report", lambda bus, _: work(bus))

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from observer import schedule_export
-from observer.asking import ask, settings
+from observer.asking import settings
 from observer.schedule import Job, Record, next_due
 from observer.schedule_settings import JOBS
 from observer.scheduler import BUCKET
 from observer.times import SECOND_NS, iso
 from runtime import buckets
+from runtime.asking import ask
 from runtime.bus import Bus
 from runtime.standalone import fail
 from runtime.telemetry import now_ns
@@ -41,7 +42,7 @@ def list_(*, json: bool = False) -> None:
         One JSON document.
     """
     own = settings("schedule list")
-    records = ask("schedule list", _read)
+    records = ask("schedule list", lambda bus, _: _read(bus))
     zone, now = own.zone(), now_ns()
     if json:
         rows = [_row(job, zone, now, records.get(job.name)) for job in own.jobs()]

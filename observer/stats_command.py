@@ -13,8 +13,9 @@ import msgspec
 
 from observer import stats_rows
 from observer.archive import Archive
-from observer.asking import Failed, ask, common, settings
+from observer.asking import settings
 from observer.times import SECOND_NS, iso
+from runtime.asking import Failed, ask, common
 from runtime.bus import Bus
 from runtime.standalone import SINCE_SAYS, fail, since_ns
 from runtime.telemetry import now_ns
@@ -88,4 +89,4 @@ def _ask(command: str) -> bytes:
         except stats_rows.BadSnapshot as error:
             raise Failed(str(error)) from error
 
-    return ask(command, work)
+    return ask(command, lambda bus, _: work(bus))

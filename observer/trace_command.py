@@ -15,16 +15,15 @@ import msgspec
 from rich.console import Console
 
 from observer.way import Asked, DecisionWay, Stored, UserWay, Way, asked, way
-from runtime.bus import Bus, BusError, Unavailable
+from runtime.asking import Failed, connected, failing
+from runtime.bus import Bus
 from runtime.readers import Follower
-from runtime.settings import Common, SettingsError, load_common
-from runtime.standalone import fail
+from runtime.settings import Common, load_common
 from runtime.wire import In
 from schemas.codec import Decoder, MalformedEvent
 from schemas.events import Append, DeadLetter, Decision, Signal, TokenEvent
 from schemas.subjects import partition
 
-CONNECT_S_MAX = 10.0
 MESSAGES_MAX = 500_000  # read of one stream; a message is looked at only where it names the coin
 MARGIN_NS = 1_000_000_000  # clocks of the broker and of whoever saw the frame
 
@@ -35,7 +34,7 @@ _append: Decoder[Append] = Decoder(Append)
 _letter: Decoder[DeadLetter] = Decoder(DeadLetter)
 
 
-class NotFound(Exception):
+class NotFound(Failed):
     """The streams hold nothing of it."""
 
 
@@ -115,12 +114,8 @@ def _decoded(messages: Sequence[In], text: bytes, decode: Decoder[Any]) -> list[
 
 async def trace(common: Common, wanted: Asked, users_max: int, tell: Callable[[str], None]) -> Way:
     """Raises NotFound, Unavailable, BusError, TimeoutError."""
-    bus = Bus(lambda event, **fields: None)
-    try:
-        await asyncio.wait_for(bus.open(common, "mintline-trace"), CONNECT_S_MAX)
+    async with connected(common, "mintline-trace") as bus:
         return await Reading(bus, common.partitions, tell).way(wanted, users_max)
-    finally:
-        await bus.close()
 
 
 def text(found: Way) -> str:
@@ -198,21 +193,12 @@ def cli(
     json
         Print one JSON object.
     """
-    try:
+    with failing("trace", ValueError):
         wanted = asked(what)
         common = load_common(os.environ)
-    except (ValueError, SettingsError) as error:
-        fail(f"trace: {error}", 2)
     status = Console(stderr=True).status("reading") if sys.stderr.isatty() else None
-    try:
-        with status or contextlib.nullcontext():
-            tell = (lambda stream: status.update(f"reading {stream}")) if status else lambda stream: None
-            found = asyncio.run(trace(common, wanted, users, tell))
-    except SettingsError as error:
-        fail(f"trace: {error}", 2)
-    except NotFound as error:
-        fail(f"trace: {error}", 1)
-    except (Unavailable, BusError, TimeoutError, OSError) as error:
-        fail(f"trace: {str(error) or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
+    with failing("trace"), status or contextlib.nullcontext():
+        tell = (lambda stream: status.update(f"reading {stream}")) if status else lambda stream: None
+        found = asyncio.run(trace(common, wanted, users, tell))
     shown = msgspec.json.encode(found).decode() if json else text(found)
     sys.stdout.write(shown + "\n")

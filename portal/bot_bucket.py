@@ -6,19 +6,17 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from portal import portfolio
 from runtime import buckets, readers
+from runtime.asking import Failed
 from runtime.bus import Bus, Unavailable, WrongSequence
-from runtime.settings import Common
 from runtime.telemetry import now_ns
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.config import KILL_SWITCH_KEY, BotWanted, KillSwitch
 
-CONNECT_S_MAX = 10.0
 READ_S_MAX = 30.0
 ASK_S = 2.0
 ASKED_AT_ONCE = 64
@@ -27,21 +25,6 @@ BUCKET = "bots"
 
 _wanted: Decoder[BotWanted] = Decoder(BotWanted)
 _switch: Decoder[KillSwitch] = Decoder(KillSwitch)
-
-
-class Failed(Exception):
-    """A command that could not do its work; the text is the sentence."""
-
-
-@asynccontextmanager
-async def connected(common: Common) -> AsyncIterator[Bus]:
-    """Raises Unavailable, BusError, TimeoutError, SettingsError."""
-    bus = Bus(lambda event, **fields: None)
-    try:
-        await asyncio.wait_for(bus.open(common, "mintline-bot"), CONNECT_S_MAX)
-        yield bus
-    finally:
-        await bus.close()
 
 
 async def change(bus: Bus, user: str, edit: Callable[[BotWanted | None], BotWanted]) -> BotWanted:

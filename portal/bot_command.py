@@ -5,8 +5,6 @@ Exit status 0, 1 (it failed, with a sentence on stderr) or 2 (bad arguments or s
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +15,11 @@ import msgspec
 from rich.console import Console
 
 from portal import bot_table, wishes
-from portal.bot_bucket import Failed, ask_many, change, connected, read_all, throw_switch
+from portal.bot_bucket import ask_many, change, read_all, throw_switch
 from portal.wishes import ConfigNeeded, WishError
-from runtime.bus import Bus, BusError, Unavailable
-from runtime.settings import Common, SettingsError, load_common
+from runtime.asking import Failed, ask
+from runtime.bus import Bus
+from runtime.settings import Common
 from runtime.standalone import fail
 from runtime.telemetry import now_ns
 from schemas.config import CONFIG_BYTES_MAX, BotConfig, BotWanted, ConfigError, parse_config
@@ -199,19 +198,15 @@ def _throw(name: str, user: str, everybody: bool, reason: str) -> None:
 
 
 def _run(name: str, work: Callable[[Bus, Common], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        common = load_common(os.environ)
-        async with connected(common) as bus:
+    async def whole(bus: Bus, common: Common) -> None:
+        try:
             await work(bus, common)
+        except ConfigNeeded:
+            raise
+        except WishError as error:
+            raise Failed(str(error)) from error
 
-    try:
-        asyncio.run(whole())
-    except (SettingsError, ConfigNeeded) as error:
-        fail(f"bot {name}: {error}", 2)
-    except (WishError, Failed) as error:
-        fail(f"bot {name}: {error}", 1)
-    except (Unavailable, BusError, TimeoutError, OSError) as error:
-        fail(f"bot {name}: {str(error) or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
+    ask(f"bot {name}", whole, ConfigNeeded)
 
 
 def _check_user(user: str) -> None:

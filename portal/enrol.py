@@ -10,16 +10,15 @@ from pathlib import Path
 
 from portal.demo import demo_users
 from runtime import buckets
+from runtime.asking import connected, failing
 from runtime.bots_file import BotsFileError, read_bots
-from runtime.bus import Bus, BusError, Unavailable
 from runtime.declare import declare
-from runtime.settings import Common, SettingsError, load_common
+from runtime.settings import Common, load_common
 from runtime.standalone import fail
 from runtime.telemetry import now_ns
 from schemas.codec import encode
 from schemas.config import BotConfig, BotWanted, Wanted
 
-CONNECT_S_MAX = 20.0
 USERS_MAX = 1_000_000
 
 
@@ -30,13 +29,9 @@ async def enrol(common: Common, bots: Iterable[tuple[str, BotConfig]]) -> int:
         (user, encode(BotWanted(user=user, wanted=Wanted.RUNNING, config=config, changed_at_ns=at_ns)))
         for user, config in bots
     ]
-    bus = Bus(lambda event, **fields: None)
-    try:
-        await asyncio.wait_for(bus.open(common, "mintline-enrol"), CONNECT_S_MAX)
+    async with connected(common, "mintline-enrol") as bus:
         await declare(bus, common.partitions, common.mint_partitions)
         await buckets.put_many(bus, "bots", values)
-    finally:
-        await bus.close()
     return len(values)
 
 
@@ -52,11 +47,7 @@ def cli(*, bots: Path | None = None, users: int = 0) -> None:
     """
     if (bots is None) == (users == 0) or not 0 <= users <= USERS_MAX:
         fail(f"enrol: either --bots FILE or --users N (1 to {USERS_MAX})", 2)
-    try:
+    with failing("enrol", BotsFileError):
         wanted = list(read_bots(bots)) if bots is not None else list(demo_users(users))
         count = asyncio.run(enrol(load_common(os.environ), wanted))
-    except (BotsFileError, SettingsError) as error:
-        fail(f"enrol: {error}", 2)
-    except (Unavailable, BusError, TimeoutError, OSError) as error:
-        fail(f"enrol: {str(error) or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
     sys.stdout.write(f"{count} bots are wanted running\n")

@@ -8,21 +8,14 @@ import sys
 
 from portal.access import Role
 from portal.store import Store
-from runtime.bus import Bus, BusError, Unavailable
-from runtime.settings import Common, SettingsError, load_common
-from runtime.standalone import fail
-
-CONNECT_S_MAX = 10.0
+from runtime.asking import connected, failing
+from runtime.settings import Common, load_common
 
 
 async def issue(common: Common) -> str:
     """A new link's code. Raises Unavailable, BusError, TimeoutError."""
-    bus = Bus(lambda event, **fields: None)
-    try:
-        await asyncio.wait_for(bus.open(common, "mintline-link"), CONNECT_S_MAX)
+    async with connected(common, "mintline-link") as bus:
         return await Store(bus).add_link(Role.ADMIN)
-    finally:
-        await bus.close()
 
 
 def cli(*, base: str = "") -> None:
@@ -33,11 +26,7 @@ def cli(*, base: str = "") -> None:
     base
         The portal's address, e.g. http://localhost:5001; prints the whole link.
     """
-    try:
+    with failing("link"):
         code = asyncio.run(issue(load_common(os.environ)))
-    except SettingsError as error:
-        fail(f"link: {error}", 2)
-    except (Unavailable, BusError, TimeoutError, OSError) as error:
-        fail(f"link: {str(error) or 'the broker does not answer (MINTLINE_NATS_URL)'}", 1)
     base = base.rstrip("/")
     sys.stdout.write(f"{base}/admin/enter?code={code}\n" if base else f"{code}\n")

@@ -16,7 +16,7 @@ from bots.mandate import Mandate
 from bots.positions import Account, take
 from bots.prices import Price
 from portal import bot_bucket, bot_command, wishes
-from runtime import buckets
+from runtime import asking, buckets
 from runtime.bus import Bus
 from runtime.embedded import free_port
 from runtime.testing import Broker
@@ -209,7 +209,7 @@ async def test_what_cannot_be_done_is_told_by_status_and_name(
 async def test_without_a_broker_it_fails_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bot_bucket, "CONNECT_S_MAX", 0.2)
+    monkeypatch.setattr(asking, "CONNECT_S_MAX", 0.2)
     monkeypatch.setenv("MINTLINE_NATS_URL", f"nats://127.0.0.1:{free_port()}")
     with pytest.raises(SystemExit) as ended:
         await asyncio.to_thread(bot_command.list_)

@@ -46,7 +46,7 @@ async def page(
 ) -> tuple[list[Stored], int]:
     """The newest letters first, of those before a sequence (0: all); and where to go on (0: nowhere)."""
     state = (await bus.stream_info("DEAD"))["state"]
-    first, end = int(state["first_seq"]), int(state["last_seq"]) + 1
+    first, end = max(1, int(state["first_seq"])), int(state["last_seq"]) + 1  # 0 where nothing was ever stored
     end = min(before, end) if before else end
     found: list[Stored] = []
     while end > first:

@@ -19,14 +19,12 @@ from rich.console import Console
 
 from observer import dead, letters, resend
 from observer.letters import Sent, Stored
-from observer.times import parse_iso
 from runtime.asking import Failed, ask
 from runtime.bus import Bus
-from runtime.standalone import fail
+from runtime.standalone import SINCE_SAYS, fail, since_ns
 from runtime.telemetry import now_ns
 
 LIMIT_MAX = 10_000
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 NOT_SENT = ("refused", "failed")  # failed: nothing is on record
 
@@ -70,12 +68,12 @@ def list_(
         fail(f"dead list: --limit: 1 to {LIMIT_MAX}", 2)
     if before < 0:
         fail("dead list: --before: the sequence of a letter", 2)
-    since_ns = _since(since)
+    from_ns = _since(since)
 
     async def work(bus: Bus) -> None:
         with Console(stderr=True).status("reading DEAD"):
             found, more = await dead.page(
-                bus, stream=stream, consumer=consumer, reason=reason, since_ns=since_ns, before=before, limit=limit
+                bus, stream=stream, consumer=consumer, reason=reason, since_ns=from_ns, before=before, limit=limit
             )
             known = await dead.history(bus)
         rows = [(one, _newest(known, one)) for one in found]
@@ -205,14 +203,9 @@ def _newest(known: Mapping[str, list[Sent]], found: Stored) -> Sent | None:
 
 
 def _since(text: str) -> int:
-    if not text:
-        return 0
-    ago = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if ago:
-        return max(0, now_ns() - int(ago[1]) * UNITS_S[ago[2]] * 1_000_000_000)
-    at_ns = parse_iso(text)
+    at_ns = since_ns(text, now_ns()) if text else 0
     if at_ns is None:
-        fail(f"dead list: --since: {text[:80]!r} is neither a time like 2026-07-03T14:00:00Z nor one ago like 12h", 2)
+        fail(f"dead list: --since: {text[:80]!r} is {SINCE_SAYS}", 2)
     return at_ns
 
 

@@ -85,6 +85,7 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._spawning = asyncio.Lock()
         self.restarts = 0
         self.on_restart: Callable[[], None] | None = None
         self.exit_status: int | None = None
@@ -99,6 +100,11 @@ class Child:
         self._task = asyncio.create_task(self._care(), name=f"care-{self.name}")
 
     async def _spawn(self) -> None:
+        async with self._spawning:  # `stop` waits for one that is under way
+            if not self._stopping:
+                await self._begin()
+
+    async def _begin(self) -> None:
         self._drain_rest()
         self._drains = [] if self._out is None else [Drain(self._out, "info"), Drain(self._out, "error")]
         out, err = (drain.write_end for drain in self._drains) if self._drains else (None, None)
@@ -154,7 +160,8 @@ class Child:
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL for what is still there after STOP_S_MAX."""
         self._stopping = True
-        process = self._process
+        async with self._spawning:
+            process = self._process
         if process is not None and process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:

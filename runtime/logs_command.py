@@ -143,7 +143,7 @@ def cli(
     json
         The records as they are kept, one JSON object a line.
     data_dir
-        That of `mintline up`; MINTLINE_DATA_DIR, or data.
+        That of `mintline up`; by default MINTLINE_DATA_DIR, or data, or else its folder demo.
     """
     if level not in LEVELS:
         fail(f"logs: --level: {level[:40]!r}; allowed: {', '.join(LEVELS)}", 2)
@@ -154,8 +154,10 @@ def cli(
         fail(f"logs: --since: {since[:40]!r} is {SINCE_SAYS}", 2)
     folder = data_dir or _data_dir()
     found = tails(folder)
+    if not found and data_dir is None:
+        found = tails(folder := folder / "demo")
     if not found:
-        fail(f"logs: there are none below {folder}; `mintline up` writes them (--data-dir; data/demo with --demo)", 1)
+        fail(f"logs: there are none below {folder}; `mintline up` writes them (--data-dir)", 1)
     if service and service not in found and not follow:
         fail(f"logs: --service: nothing of {service[:40]!r}; there are: {', '.join(found)}", 2)
     start = datetime.fromtimestamp(from_ns // 1_000_000_000, UTC).isoformat(timespec="milliseconds")

@@ -348,6 +348,11 @@ async def test_a_frame_whose_event_came_all_the_same_is_not_stored_again(bus: Bu
 # The command
 
 
+async def test_where_nothing_died_the_list_is_empty(bus: Bus, run: Callable[..., Any]) -> None:
+    ended = await run("list", "--json")
+    assert (ended.status, ended.json) == (0, {"letters": [], "before": None})
+
+
 async def test_the_list_is_paged_the_newest_first_and_filtered(bus: Bus, run: Callable[..., Any]) -> None:
     for number in range(1, 8):
         await bury(bus, "TOKENS", "analyze", "tokens.x.y", b"?", sequence=number, reason=f"Bad: {number}")

@@ -82,10 +82,11 @@ async def test_signals_that_expired_while_bots_were_paused_are_refused_and_the_o
     await until_settled(bus, 1)
     line.services["bots"].signal(signals.SIGSTOP)
     await tell_all(bus, range(1, 6), 1)
+    told_s = time.time()
 
     async def visible() -> bool:
         oldest = labelled(await line.figures("observer"), OLDEST["observer"])
-        return bool(oldest) and min(oldest) <= time.time() - 2
+        return bool(oldest) and min(oldest) <= time.time() - 2 and time.time() > told_s + 1  # they have expired
 
     await eventually(visible, "observer to tell that bots is two seconds behind")
     await tell_all(bus, range(6, 8), 60)
@@ -115,9 +116,11 @@ async def test_a_store_that_hangs_shows_as_lag_and_holds_no_more_than_its_buffer
         await tell_all(bus, range(1), 60)
         await held.wait()
         await tell_all(bus, range(1, 101), 1)  # 10,000: more than they hold
+        gone_ns = time.time_ns() + SECOND_NS
         await tell_all(bus, range(101, 103), 60)
         await eventually(
-            lambda: 0 < oldest_ns() <= time.time_ns() - 2 * SECOND_NS, "the fleet to tell that it is behind"
+            lambda: 0 < oldest_ns() <= time.time_ns() - 2 * SECOND_NS and time.time_ns() > gone_ns,
+            "the fleet to tell that it is behind, and the others to have expired",
         )
         buffered = [reader.buffered for reader in running.fleet._owning.readers.values()]
         assert max(buffered) <= readers.BUFFERED_MESSAGES_MAX

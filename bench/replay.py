@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ingest.market import Market
 from ingest.recording import Recorded, format_line, parse_line
-from observer.rerun import Replay
+from observer.replay.rerun import Replay
 from portal.demo import demo_users
 
 SECOND_NS = 1_000_000_000

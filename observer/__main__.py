@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from observer import advisories, backups, figures, notify_figures, scheduler
-from observer.findings import findings, job_alert
-from observer.jobs import schedule
+from observer import figures
+from observer.backup import backups
+from observer.letters import advisories
 from observer.measure import FIGURES as MEASURED
 from observer.measure import Measure
-from observer.notify import Notifier
+from observer.notify import figures as notify_figures
+from observer.notify.findings import findings, job_alert
+from observer.notify.notifier import Notifier
 from observer.poll import ObserverSettings, Poll
+from observer.schedule import scheduler
+from observer.schedule.jobs import schedule
 from runtime.process import Process, run
 from runtime.vocabulary import Vocabulary
 

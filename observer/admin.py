@@ -22,10 +22,10 @@ from typing import Annotated
 import msgspec
 
 from observer import figures
-from observer.checks import feed_running
 from observer.facts import ConsumerFacts, Facts, Seen, StageFacts, StreamFacts, alive, figure
+from observer.health.checks import feed_running
+from observer.health.verdict import Check, Status, Verdict
 from observer.times import SECOND_NS, age_ms, iso
-from observer.verdict import Check, Status, Verdict
 from schemas.codec import Decoder
 
 ARCHITECTURE = "OPTIMIZED_CENTRALIZED"

@@ -6,7 +6,7 @@ survive a restart is taken from streams instead (`tally.py`, `creations.py`).
 
 from __future__ import annotations
 
-from observer.levels import Level
+from observer.health.levels import Level
 from runtime.vocabulary import OTHER, Figure, Vocabulary
 
 INGEST, ANALYZE, DISPATCH, BOTS, OBSERVER, PORTAL = SERVICES = (

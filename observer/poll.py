@@ -12,16 +12,16 @@ import msgspec
 
 from observer import admin
 from observer.business import Business
-from observer.channels import NotifySettings
 from observer.creations import Creations
 from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, newest, stages, unacknowledged
 from observer.figures import SERVICES
+from observer.health.levels import Level
+from observer.health.probes import Probes
+from observer.health.recall import Recall
+from observer.health.verdict import Verdict, judge
 from observer.host import Host
-from observer.levels import Level
-from observer.probes import Probes
-from observer.recall import Recall
+from observer.notify.channels import NotifySettings
 from observer.tally import Tally
-from observer.verdict import Verdict, judge
 from runtime import buckets, telemetry
 from runtime.bus import BusError, Unavailable
 from runtime.process import Process

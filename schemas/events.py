@@ -336,7 +336,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True, tag_field="type", tag="dead_
     payload: the bytes as text where they are UTF-8, else base64 (encoding says which).
     sequence: in its stream; 0 for what never reached one (a frame).
     whole: whether the payload is all of it; where it is not, the reason says what is missing.
-    kind: "rejected" by one of our processes, or the kind of the broker's advisory (`observer/advisory.py`).
+    kind: "rejected" by one of our processes, or the kind of the broker's advisory (`observer/letters/advisory.py`).
     headers: those that the message came with, its trace context among them.
     deliveries: how often the broker delivered it to the consumer that failed; 0 where nobody knows.
     """

@@ -15,8 +15,8 @@ import pytest
 from ingest.market import Market
 from ingest.playback import Recording
 from ingest.simulator import serve
-from observer.cohort import default_users
-from observer.replay import Replay, read_recording
+from observer.replay.cohort import default_users
+from observer.replay.command import Replay, read_recording
 from portal.enrol import enrol
 from runtime import buckets
 from runtime.bus import Bus

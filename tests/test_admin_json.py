@@ -11,9 +11,9 @@ import pytest
 from observer import admin
 from observer.creations import Creations
 from observer.facts import Facts, HostFacts, Seen, gather, stages
-from observer.limits import Thresholds
+from observer.health.limits import Thresholds
+from observer.health.verdict import Status, judge
 from observer.tally import Tally
-from observer.verdict import Status, judge
 from schemas.codec import MalformedEvent, encode
 from schemas.config import BotConfig, BotWanted, Wanted
 from schemas.events import Append, ProcessStatus, Reason, Refusal, Side, Strategy

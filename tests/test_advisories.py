@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from observer.advisories import FIGURES, Advisories
-from observer.advisory import Kind
 from observer.figures import OWN
+from observer.letters.advisories import FIGURES, Advisories
+from observer.letters.advisory import Kind
 from runtime.bus import Bus
 from runtime.process import Process
 from runtime.readers import read

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observer.outbox import DEADLINE_NS, Outbox, Plan, Try
-from observer.outcomes import (
+from observer.notify.outbox import DEADLINE_NS, Outbox, Plan, Try
+from observer.notify.outcomes import (
     BadToken,
     Failed,
     Gone,
@@ -24,7 +24,7 @@ from observer.outcomes import (
     Unknown,
     Unparsable,
 )
-from observer.pacing import CHAT, GROUP, Pace
+from observer.notify.pacing import CHAT, GROUP, Pace
 from observer.times import SECOND_NS
 from schemas.alerts import FINAL, MUTE_NAME, RANK, Alert, Delivery, Happening, Level, Mute, Outcome
 

@@ -14,7 +14,7 @@ import pytest
 
 from ingest.market import Market
 from ingest.simulator import Simulator, serve
-from observer.testing import BOT, BROKEN, SLOW, FakeTelegram
+from observer.notify.testing import BOT, BROKEN, SLOW, FakeTelegram
 from runtime.embedded import free_port
 from runtime.testing import Broker, eventually
 from runtime.web import fetch

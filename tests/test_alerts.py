@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from observer import levels
-from observer.alertmanager import level_of, parse
-from observer.alerts import FORGET_NS, Finding, Register, Report
-from observer.findings import findings, job_alert
-from observer.schedule import Notice
+from observer.health import levels
+from observer.health.verdict import Check, Status, Verdict
+from observer.notify.alertmanager import level_of, parse
+from observer.notify.alerts import FORGET_NS, Finding, Register, Report
+from observer.notify.findings import findings, job_alert
+from observer.schedule.plan import Notice
 from observer.times import SECOND_NS
-from observer.verdict import Check, Status, Verdict
 from schemas.alerts import Alert, Level
 from schemas.codec import MalformedEvent
 

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from observer.channels import NotifySettings
-from observer.notify import Notifier
-from observer.notify_figures import FIGURES
-from observer.testing import BLOCKED, BOT, FakeTelegram
+from observer.notify.channels import NotifySettings
+from observer.notify.figures import FIGURES
+from observer.notify.notifier import Notifier
+from observer.notify.testing import BLOCKED, BOT, FakeTelegram
 from runtime.bus import Bus
 from runtime.process import Process
 from runtime.settings import Common

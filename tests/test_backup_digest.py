@@ -1,4 +1,4 @@
-"""observer/backup_digest.py: a copy that holds what the stream held is accepted, however the stream moved on meanwhile;
+"""observer/backup/digest.py: a copy that holds what the stream held is accepted, however the stream moved on meanwhile;
 any other is not."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer.backup_digest import Comparison, Result, Witnessed, digest, present, records, unpack, without
+from observer.backup.digest import Comparison, Result, Witnessed, digest, present, records, unpack, without
 from runtime.wire import In
 
 

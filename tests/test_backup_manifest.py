@@ -1,4 +1,4 @@
-"""observer/backup_manifest.py: names, sums, seals, the order of streams, floors, and how long what is kept."""
+"""observer/backup/manifest.py: names, sums, seals, the order of streams, floors, and how long what is kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer.backup_manifest import (
+from observer.backup.manifest import (
     MANIFEST,
     Damaged,
     File,

@@ -14,8 +14,10 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from observer import backup_s3, backups
-from observer.backup_manifest import (
+from observer.backup import backups
+from observer.backup import s3 as backup_s3
+from observer.backup.backups import BackupSettings, store_of
+from observer.backup.manifest import (
     MANIFEST,
     SUMS,
     VERIFICATION,
@@ -28,9 +30,8 @@ from observer.backup_manifest import (
     seal,
     sums_text,
 )  # fmt: skip
-from observer.backup_s3 import S3Store
-from observer.backup_store import BackupError, FolderStore, Store, look, look_all, only_one, write_synced
-from observer.backups import BackupSettings, store_of
+from observer.backup.s3 import S3Store
+from observer.backup.store import BackupError, FolderStore, Store, look, look_all, only_one, write_synced
 from runtime import telemetry, testing
 from runtime.settings import Common, SettingsError
 from runtime.wire import Out
@@ -383,6 +384,6 @@ def test_an_address_that_is_none_is_named(given: dict[str, str]) -> None:
 
 
 def test_without_the_extra_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("observer.backups.find_spec", lambda name: None)
+    monkeypatch.setattr("observer.backup.backups.find_spec", lambda name: None)
     with pytest.raises(SettingsError, match="extra `s3`"):
         BackupSettings(backup_url="s3://bucket").check(Common())

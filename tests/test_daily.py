@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer import daily_page, daily_text
-from observer.archive import Archive
-from observer.daily import Daily, DayFold, feed_day, merged
-from observer.daily_read import as_json
-from observer.daily_text import UNITS_MAX, hundredths, signed, units
+from observer.reports import daily_page, daily_text
+from observer.reports.archive import Archive
+from observer.reports.daily import Daily, DayFold, feed_day, merged
+from observer.reports.daily_read import as_json
+from observer.reports.daily_text import UNITS_MAX, hundredths, signed, units
 from observer.times import SECOND_NS
 from schemas.events import Append, Decision, FeedGap, Fill, Origin, Reason, Refusal, Side
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from observer.daily import DAY_NS
-from observer.daily_read import read_day
+from observer.reports.daily import DAY_NS
+from observer.reports.daily_read import read_day
 from observer.times import SECOND_NS
 from runtime.bus import Bus
 from runtime.commands import app

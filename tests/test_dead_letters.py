@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer import advisory, letters, resend
-from observer.advisory import Kind
-from observer.letters import Sent, Stored
-from observer.resend import NotSent
+from observer.letters import advisory, resend
+from observer.letters import text as letters
+from observer.letters.advisory import Kind
+from observer.letters.resend import NotSent
+from observer.letters.text import Sent, Stored
 from runtime.letters import HEADERS_BYTES_MAX, context_headers, dead_letter, payload_of
 from runtime.wire import In, parse_headers
 from schemas.codec import MESSAGE_BYTES_MAX, Decoder, MalformedEvent, encode

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from observer import dead, resend
-from observer.dead import Failed
-from observer.letters import Sent, Stored
+from observer.letters import dead, resend
+from observer.letters.dead import Failed
+from observer.letters.text import Sent, Stored
 from runtime import buckets
 from runtime.bus import Bus, Unavailable
 from runtime.letters import dead_letter, send

@@ -16,14 +16,14 @@ import msgspec
 import pytest
 
 from observer.admin import HealthAnswer
-from observer.checks import Row
-from observer.diagnosis import Reached, conclude
-from observer.doctor import ASK_S_MAX, WHOLE_S_MAX, endpoints
 from observer.facts import HostFacts
-from observer.levels import Level
-from observer.limits import Thresholds
-from observer.remedies import remedy
-from observer.verdict import Status, checked
+from observer.health.checks import Row
+from observer.health.diagnosis import Reached, conclude
+from observer.health.doctor import ASK_S_MAX, WHOLE_S_MAX, endpoints
+from observer.health.levels import Level
+from observer.health.limits import Thresholds
+from observer.health.remedies import remedy
+from observer.health.verdict import Status, checked
 from runtime.bus import Bus
 from runtime.embedded import free_port
 from runtime.settings import Common

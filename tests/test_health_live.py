@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from observer.levels import Level
-from observer.recall import YOUNG_S, Recall
-from observer.verdict import Check, Status, Verdict
+from observer.health.levels import Level
+from observer.health.recall import YOUNG_S, Recall
+from observer.health.verdict import Check, Status, Verdict
 from runtime import buckets, web
 from runtime.bus import Bus, Unavailable
 from runtime.embedded import free_port

@@ -16,8 +16,8 @@ from ingest.market import Market
 from ingest.recorder import Recorder
 from ingest.simulator import serve
 from ingest.spool import Record
-from observer.replay import read_recording
-from observer.rerun import Replay
+from observer.replay.command import read_recording
+from observer.replay.rerun import Replay
 from portal.demo import demo_users
 from portal.enrol import enrol
 from runtime.bus import Bus

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer import message
-from observer.message import Span, Style, render_html, render_plain, split, units
+from observer.notify import message
+from observer.notify.message import Span, Style, render_html, render_plain, split, units
 from schemas.alerts import Alert, Happening, Level
 
 TEXTS = st.text(alphabet=st.sampled_from("ab <>&\"'\n🐸é𝔸/"), max_size=60)

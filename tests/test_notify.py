@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from observer import testing
-from observer.alerts import Finding
-from observer.channels import NotifySettings, channels
-from observer.notify import Notifier
-from observer.notify_figures import FIGURES
-from observer.testing import BOT, FakeTelegram
+from observer.notify import testing
+from observer.notify.alerts import Finding
+from observer.notify.channels import NotifySettings, channels
+from observer.notify.figures import FIGURES
+from observer.notify.notifier import Notifier
+from observer.notify.testing import BOT, FakeTelegram
 from runtime import buckets, web
 from runtime.bus import Bus
 from runtime.embedded import free_port

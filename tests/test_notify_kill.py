@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from observer.testing import BOT, Answer, FakeTelegram
+from observer.notify.testing import BOT, Answer, FakeTelegram
 from runtime import buckets, web
 from runtime.bus import Bus
 from runtime.embedded import free_port

@@ -1,4 +1,4 @@
-"""observer/replay.py: a recording gives the same decisions and fills on every run, and every signal one outcome."""
+"""observer/replay/: a recording gives the same decisions and fills on every run, and every signal one outcome."""
 
 import contextlib
 import os
@@ -19,10 +19,10 @@ from bots.paper import LANDING_NS_DEFAULT
 from ingest.market import Market
 from ingest.recording import Recorded, format_line
 from ingest.venues.pumpportal import parse
-from observer import playing
-from observer.cohort import default_users
-from observer.replay import ReplayError, cli, read_recording
-from observer.rerun import Replay
+from observer.replay import playing
+from observer.replay.cohort import default_users
+from observer.replay.command import ReplayError, cli, read_recording
+from observer.replay.rerun import Replay
 from runtime.bots_file import BotsFileError, read_bots
 from schemas import curve
 from schemas.config import BotConfig, terms

@@ -1,4 +1,4 @@
-"""observer/report*.py: what ledgers come to, as figures, as text, and as a page that loads nothing."""
+"""observer/replay/report*.py: what ledgers come to, as figures, as text, and as a page that loads nothing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from bots.positions import Account, take
 from ingest.market import Market
 from ingest.recording import Recorded
-from observer import report_page, report_text
-from observer.cohort import default_users, place_of
-from observer.report import OPEN, Figures, Group, Place, Point, Report, Tracker
-from observer.rerun import Replay
+from observer.replay import report_page, report_text
+from observer.replay.cohort import default_users, place_of
+from observer.replay.report import OPEN, Figures, Group, Place, Point, Report, Tracker
+from observer.replay.rerun import Replay
 from schemas.config import BotConfig, ConfigError
 from schemas.events import Entry, Fill, Intent, Reason, Refusal, RiskLevel, Side, Strategy
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer import sync
-from observer.sync import NAMED_MAX, Difference
+from observer.health import sync
+from observer.health.sync import NAMED_MAX, Difference
 from schemas.roster import NAMES_MAX, Answer, Roster
 from schemas.subjects import partition
 

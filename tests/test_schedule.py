@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from observer.schedule import (
+from observer.schedule.plan import (
     ATTEMPTS_MAX,
     BadCron,
     Job,
@@ -25,7 +25,7 @@ from observer.schedule import (
     next_due,
     notices,
 )
-from observer.schedule_settings import JOBS, ScheduleSettings
+from observer.schedule.settings import JOBS, ScheduleSettings
 from observer.times import SECOND_NS
 from runtime.settings import Common, SettingsError
 

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from observer.schedule import check, due_times, fields
-from observer.schedule_export import FORMATS, CannotSay, calendars_of, export
-from observer.schedule_settings import JOBS
+from observer.schedule.export import FORMATS, CannotSay, calendars_of, export
+from observer.schedule.plan import check, due_times, fields
+from observer.schedule.settings import JOBS
 from observer.times import SECOND_NS
 
 ZONE = "Europe/Berlin"

@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from observer.schedule import Job, Notice, Outcome, Record
-from observer.scheduler import FIGURES, JobFailed, Scheduler
+from observer.schedule.plan import Job, Notice, Outcome, Record
+from observer.schedule.scheduler import FIGURES, JobFailed, Scheduler
 from observer.times import SECOND_NS
 from runtime import buckets, web
 from runtime.bus import Bus
@@ -235,7 +235,7 @@ async def test_a_result_is_stored_once_the_broker_is_back(broker: Broker) -> Non
 async def test_a_switch_that_does_not_answer_keeps_no_job_from_running(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("observer.scheduler.RETRY_S", 0)
+    monkeypatch.setattr("observer.schedule.scheduler.RETRY_S", 0)
     tried: list[str] = []
 
     async def send(url: str, _: bytes) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from observer.stats_rows import BadSnapshot, as_csv, chosen, columns, row, snapshot
+from observer.reports.stats_rows import BadSnapshot, as_csv, chosen, columns, row, snapshot
 from observer.times import SECOND_NS, parse_iso
 from runtime.standalone import since_ns
 

@@ -1,4 +1,4 @@
-"""observer/sweep.py: a grid of configurations, each a user of its own in one pass, ranked."""
+"""observer/replay/sweep.py: a grid of configurations, each a user of its own in one pass, ranked."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 
 from ingest.market import Market
 from ingest.recording import format_line
-from observer import sweep
-from observer.replay import read_recording
-from observer.report import Figures, Group, Report
-from observer.rerun import Replay
-from observer.sweep import COMBINATIONS_MAX, ROWS_SHOWN_MAX, Combination, SweepError, parse_sweep
+from observer.replay import sweep
+from observer.replay.command import read_recording
+from observer.replay.report import Figures, Group, Report
+from observer.replay.rerun import Replay
+from observer.replay.sweep import COMBINATIONS_MAX, ROWS_SHOWN_MAX, Combination, SweepError, parse_sweep
 from schemas.config import BotConfig, TakeProfit
 from schemas.events import Strategy
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from observer import telegram
-from observer.outcomes import BadToken, Failed, Gone, Moved, Refused, Sent, Slow, TooLong, Unparsable
+from observer.notify import telegram
+from observer.notify.outcomes import BadToken, Failed, Gone, Moved, Refused, Sent, Slow, TooLong, Unparsable
 from schemas.alerts import Alert, Delivery, Happening, Level
 
 ALERT = Alert(

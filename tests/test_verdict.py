@@ -1,4 +1,4 @@
-"""observer.verdict and observer.checks: facts, what was watched and thresholds become graded checks."""
+"""observer.health.verdict and observer.checks: facts, what was watched and thresholds become graded checks."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from observer import vault
-from observer.checks import Row, grade
 from observer.facts import ConsumerFacts, Facts, HostFacts, Seen, StageFacts, StreamFacts
-from observer.levels import Level
-from observer.limits import Thresholds
-from observer.sync import Sync
+from observer.health import vault
+from observer.health.checks import Row, grade
+from observer.health.levels import Level
+from observer.health.limits import Thresholds
+from observer.health.sync import Sync
+from observer.health.verdict import Check, Status, Verdict, judge
+from observer.health.watch import Asked, Lasting, Room, Watched
 from observer.tally import Totals
 from observer.times import iso
-from observer.verdict import Check, Status, Verdict, judge
-from observer.watch import Asked, Lasting, Room, Watched
 from runtime.settings import SettingsError, load_common, load_service
 from schemas.events import ProcessStatus
 

@@ -1,4 +1,4 @@
-"""observer.watch: what needs more than one look is judged by how long it lasts."""
+"""observer.health.watch: what needs more than one look is judged by how long it lasts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from observer.creations import Creations
 from observer.facts import Facts, HostFacts, Info, gather, stages
+from observer.health.watch import Lasting, Overdue, Room, Watch, room, shortest, tightest
 from observer.tally import Tally
-from observer.watch import Lasting, Overdue, Room, Watch, room, shortest, tightest
 
 S = 1_000_000_000
 NOW = 1_795_000_000 * S

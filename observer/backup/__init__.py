@@ -1,0 +1,1 @@
+"""Every stream and bucket -> files, proved by a drill, and back again."""

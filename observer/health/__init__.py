@@ -1,0 +1,1 @@
+"""Facts and thresholds -> graded checks, one verdict, and `mintline doctor`."""

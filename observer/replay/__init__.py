@@ -1,0 +1,1 @@
+"""Recordings -> the live line's decisions and trades, without a broker, as a report."""

@@ -1,0 +1,1 @@
+"""The streams of a day -> its report; snapshots of the stats, archived."""

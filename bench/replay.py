@@ -1,21 +1,24 @@
-"""How many frames a second a replay takes, and how much memory over a long one: `python bench/replay.py`.
+"""How many frames a second a replay takes, and how much memory over a long one: `python bench replay`.
 
 Speed: a generated market's frames as recorded lines, with 1, 200 and 10,000 demo users, three runs each; the median and
 the spread. A frame is parsed, analysed, and acted on by every user that it concerns; lines for decisions and fills are
 not written (`--quiet`). Memory: a million frames with 200 users, generated as they are used; the process's resident
-memory every 100,000. Some five minutes on two busy cores; `python bench/replay.py speed` or `memory` does one of them.
+memory every 100,000. Some five minutes on two busy cores; `python bench replay speed` or `memory` does one of them.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich.console import Console
+
+from harness.show import heading, machine
 from ingest.market import Market
 from ingest.recording import Recorded, format_line, parse_line
 from observer.replay.rerun import Replay
@@ -101,17 +104,11 @@ def resident_mb() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
-def machine() -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    name = names[0].partition(": ")[2] if names else platform.machine()
-    load = os.getloadavg()[0]
-    when = time.strftime("%Y-%m-%d")
-    return f"{when}  {name}, {os.cpu_count()} cores, load {load:.1f}, Python {platform.python_version()}"
-
-
 def main() -> None:
-    what = sys.argv[1] if len(sys.argv) > 1 else "all"
-    print(machine())
+    parser = argparse.ArgumentParser(prog="bench replay", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("all", "speed", "memory"), default="all")
+    what = parser.parse_args().what
+    heading(Console(), machine())
     steady = what == "speed" or memory()  # first: memory that other runs have left behind would hide a growth
     if what in ("all", "speed"):
         speed()

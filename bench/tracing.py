@@ -19,9 +19,9 @@ from collections.abc import Sequence
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace.export import SpanExportResult
+from rich.console import Console
 
-from harness.show import Spread
-from receive import machine
+from harness.show import Spread, heading, machine
 from runtime import wire
 from runtime.process import Process
 from runtime.settings import Common
@@ -29,6 +29,7 @@ from runtime.spans import Sampling
 from runtime.telemetry import Logger, now_ns
 from runtime.tracer import Tracer, following
 from runtime.tracing import Encoder, Export
+from runtime.vocabulary import stage_duration
 from runtime.wire import In, Out
 from runtime.worker import FIGURES, GROUP_OUTPUTS_MAX, Worker
 from schemas import subjects
@@ -101,8 +102,9 @@ class Bare(Worker):
                 await self._store_bare(message)
         await self._store_bare(messages[-1])
         await self._stage.settled()
-        process = self._process
-        process.metrics.stage.labels(process.service).observe(asyncio.get_running_loop().time() - started_s)
+        figures, took_s = self._process.figures, asyncio.get_running_loop().time() - started_s
+        figures.observe("stage_duration_seconds", took_s, stage=self._process.service)
+        figures.put("stage_last_processed_at_ns", now_ns())
         return True
 
     async def _decide_bare(self, message: In) -> None:
@@ -154,7 +156,9 @@ def traffic(count: int, ratio: float) -> list[In]:
 
 async def run(arm: str, count: int) -> float:
     """CPU microseconds a message."""
-    process = Process("bench", Common(), Logger("bench", "json", "error", io.StringIO()), FIGURES)
+    process = Process(
+        "analyze", Common(), Logger("bench", "json", "error", io.StringIO()), FIGURES | stage_duration("analyze")
+    )
     export = None
     if arm in RATIO:
         export = Export(Encoder({}, {}, lambda: ("127.0.0.1", 4222)), {"OTEL_BSP_MAX_QUEUE_SIZE": "1000000"})
@@ -175,12 +179,13 @@ async def run(arm: str, count: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="bench tracing")
+    parser = argparse.ArgumentParser(prog="bench tracing", description=__doc__)
     parser.add_argument("messages", nargs="?", type=int, default=MESSAGES)
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     about, taken = machine(), {arm: [] for arm in ARMS}
+    heading(Console(stderr=given.json), about)
     for _ in range(given.runs):
         for arm in ARMS:
             taken[arm].append(asyncio.run(run(arm, given.messages if arm != ARMS[-1] else given.messages // 10)))
@@ -188,7 +193,6 @@ def main() -> None:
     if given.json:
         print(json.dumps({"machine": about, "cpu_us": taken, "ratio": ratios}))
         return
-    print(about)
     print(f"{'':<20}{'CPU us a message':>28}{'ratio to bare':>28}")
     for arm in ARMS:
         print(f"{arm:<20}{Spread.of(taken[arm]).text():>28}{Spread.of(ratios[arm]).text():>28}")

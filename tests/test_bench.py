@@ -89,3 +89,12 @@ def test_percentiles_are_values_that_were_measured(monkeypatch: pytest.MonkeyPat
     assert [percentile(values, share) for share in (0.5, 0.99, 1.0)] == [50, 99, 100]
     assert percentile([7.0], 0.99) == 7.0
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
+
+
+def test_tracing_is_measured_against_the_bare_loop() -> None:
+    ended = bench("tracing", "2000", "--runs", "1", "--json")
+    assert ended.returncode == 0, ended.stderr
+    ratios = json.loads(ended.stdout)["ratio"]
+    assert ratios.pop("bare") == [1.0]
+    assert set(ratios) == {"off", "on, none sampled", "on, 1 % sampled", "on, all sampled"}
+    assert all(ratio > 0 for (ratio,) in ratios.values())

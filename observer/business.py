@@ -14,7 +14,7 @@ from typing import Final
 
 from observer.times import SECOND_NS
 from runtime.vocabulary import Figure, Vocabulary
-from schemas.events import Decision, Fill, Side
+from schemas.events import Decision, Fill, Side, origin_of
 
 SLOT_NS: Final = 300 * SECOND_NS
 DAY_NS: Final = 86_400 * SECOND_NS
@@ -61,7 +61,7 @@ class Business:
         if not self._slots or self._slots[-1][0] < slot:
             self._slots.append((slot, {}))
         coins = self._slots[-1][1]
-        one = fill.mint, _strategy(fill.signal_id)
+        one = fill.mint, origin_of(fill.signal_id) or ""
         if one not in coins and len(coins) >= SLOT_COINS_MAX:
             return
         for sums in (coins.setdefault(one, [0, 0]), self._sums.setdefault(one, [0, 0])):
@@ -98,9 +98,3 @@ def mean_bps(returns: list[int]) -> int | None:
 def top_bps(returns: list[int]) -> dict[str, int]:
     """By rank, the best first."""
     return {str(rank): value for rank, value in enumerate(nlargest(TOP, returns), 1)}
-
-
-def _strategy(signal_id: str) -> str:
-    """A signal's id is <token event>:<strategy>:<user>."""
-    parts = signal_id.split(":")
-    return parts[1] if len(parts) == 3 else ""

@@ -7,6 +7,7 @@ survive a restart is taken from streams instead (`tally.py`, `creations.py`).
 from __future__ import annotations
 
 from observer.health.levels import Level
+from observer.tally import STRATEGIES
 from runtime.vocabulary import OTHER, Figure, Vocabulary
 
 INGEST, ANALYZE, DISPATCH, BOTS, OBSERVER, PORTAL = SERVICES = (
@@ -42,7 +43,11 @@ OWN: Vocabulary = {
     ),
     "max_capacity_bots": "Bots that this installation is meant for",
     "tokens_per_minute": "Creations that TOKENS stored in the last minute",
-    "realised_lamports": Figure("Profit and loss of all sales, fees included, over the whole ledger", later=True),
+    "realised_lamports": Figure(
+        "Profit and loss of all sales, fees included, over the whole ledger, by the strategy that bought",
+        {"strategy": STRATEGIES},
+        later=True,
+    ),
     "process_last_seen_at_ns": Figure("When a process of a service was last heard", {"service": SERVICES}),
     "answers_total": "Requests answered on observer's subjects",
 }

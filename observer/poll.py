@@ -197,7 +197,8 @@ class Poll:
         facts = self.facts()
         figures.put("tokens_per_minute", facts.tokens_per_minute)
         if facts.folded:
-            figures.put("realised_lamports", facts.totals.realised_lamports)
+            for strategy, lamports in facts.totals.realised_by.items():
+                figures.put("realised_lamports", lamports, strategy=strategy)
         for seen in facts.processes:
             if newest(facts, seen.status.service) is seen and seen.status.service in SERVICES:
                 figures.put("process_last_seen_at_ns", seen.seen_at_ns, service=seen.status.service)

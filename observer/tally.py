@@ -7,15 +7,20 @@ needs no memory of ids, so the tally stays small however long the ledger is.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
+from runtime.vocabulary import OTHER
 from schemas.config import BotWanted, Wanted
-from schemas.events import Append, Fill, Intent, Reason, Refusal, Side
+from schemas.events import Append, Fill, Intent, Reason, Refusal, Side, Strategy, origin_of
 
 # Per user: a bot's own limit is 100 open positions. Beyond it the oldest is forgotten, its sale counts as pure gain.
 HELD_MAX = 200
 USERS_MAX = 200_000
+
+# OTHER: a sale whose signal's id is none of ours.
+STRATEGIES: Final = (*map(str, Strategy), OTHER)
 
 _ACTS_ON_SIGNAL = frozenset({Reason.SIGNAL, Reason.SELL_SIGNAL})
 
@@ -39,13 +44,15 @@ class UserTally(msgspec.Struct):
 
 
 class Totals(msgspec.Struct):
-    """Sums over all users. realised_lamports: received by sales less what the sold part had cost."""
+    """Sums over all users. realised_lamports: received by sales less what the sold part had cost; realised_by: the same
+    by the strategy whose signal opened the position."""
 
     signals_settled: int = 0
     intents: int = 0
     fills: int = 0
     refused: int = 0
     realised_lamports: int = 0
+    realised_by: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(STRATEGIES, 0))
     refusals: dict[Reason, int] = {}
 
 
@@ -120,6 +127,13 @@ class Tally:
         gain = fill.lamports - cost
         user.realised_lamports += gain
         self.totals.realised_lamports += gain
+        self.totals.realised_by[_strategy(fill)] += gain
+
+
+def _strategy(fill: Fill) -> str:
+    """A position's sales carry the signal that opened it."""
+    strategy = origin_of(fill.signal_id)
+    return strategy if strategy in STRATEGIES else OTHER
 
 
 def _buy(held: dict[str, Held], fill: Fill) -> None:

@@ -382,3 +382,9 @@ def decision_id(token_event_id: str, strategy: Strategy) -> str:
 
 def signal_id(decision: str, user: str) -> str:
     return f"{decision}:{user}"
+
+
+def origin_of(signal_id: str) -> Origin | None:
+    """What the decision behind a signal comes from; None where the id is none of ours."""
+    parts = signal_id.split(":")
+    return Origin.__members__.get(parts[1]) if len(parts) == 3 else None

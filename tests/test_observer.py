@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from runtime import buckets
+from runtime import buckets, web
 from runtime.bus import Bus, Unavailable
+from runtime.embedded import free_port
 from runtime.testing import Broker, Service, eventually
 from schemas import subjects
 from schemas.codec import encode
 from schemas.config import BotConfig, BotWanted, Wanted
-from schemas.events import Append, ProcessStatus, Reason, Refusal, Side, Strategy
+from schemas.events import Append, Fill, ProcessStatus, Reason, Refusal, Side, Strategy
 
 PARTITIONS = "4"  # as the `bus` fixture declares
 STOP_S_MAX = 5.0
@@ -98,6 +99,50 @@ async def test_the_numbers_are_those_of_the_streams_and_survive_a_kill(bus: Bus,
     observer.kill()
     observer.start()
     await settles(bus, **NUMBERS)
+
+
+def traded(side: Side, signal_id: str, lamports: int) -> Fill:
+    return Fill(
+        id="f", order_id="o", signal_id=signal_id, mint="M", side=side, tokens=1, lamports=lamports,
+        curve_lamports=lamports, protocol_fee_lamports=0, creator_fee_lamports=0, network_fee_lamports=0,
+        reason=Reason.SIGNAL, price_at_ns=1, at_ns=1,
+    )  # fmt: skip
+
+
+async def realised(port: int) -> dict[str, float]:
+    """Profit by strategy, as `/metrics` shows it; nothing while observer does not."""
+    try:
+        _, body = await web.fetch(f"http://127.0.0.1:{port}/metrics", 5.0)
+    except OSError:
+        return {}
+    told = re.findall(r'^mintline_realised_lamports{strategy="(\w+)"} (\S+)$', body.decode(), re.MULTILINE)
+    return {strategy: float(lamports) for strategy, lamports in told}
+
+
+async def test_profit_by_strategy_is_that_of_the_whole_ledger_and_a_restart_neither_forgets_nor_fakes_it(
+    bus: Bus, environ: dict[str, str], tmp_path: Path
+) -> None:
+    wanted = {"SNIPER": 50.0, "MOMENTUM": -40.0, "GRADUATION": 0.0, "AI_PREDICTIONS": 0.0, "other": 0.0}
+    for user, strategy, received in (("1", "SNIPER", 150), ("2", "MOMENTUM", 60)):
+        for number, (side, lamports) in enumerate(((Side.BUY, 100), (Side.SELL, received))):
+            entries = (traded(side, f"e:{strategy}:{user}", lamports),)
+            line = Append(id=f"{user}:{number}", user=user, signal_sequence=1, entries=entries, at_ns=1)
+            await bus.publish(f"fills.{user}", encode(line))
+    port, seen = free_port(), list[dict[str, float]]()
+    observer = Service("observer", tmp_path / "observer.log", **environ, MINTLINE_HTTP_PORT=str(port))
+
+    async def told() -> bool:
+        seen.append(await realised(port))
+        return bool(seen[-1])
+
+    try:
+        for _ in range(2):
+            observer.start()
+            await eventually(told, "the profit to be told")
+            assert seen[-1] == wanted  # not before all of the ledger is read
+            observer.kill()
+    finally:
+        observer.kill()
 
 
 async def test_how_far_each_consumer_is_behind_is_told_in_seconds(bus: Bus, observer: Service) -> None:

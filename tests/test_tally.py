@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observer.creations import Creations
-from observer.tally import HELD_MAX, Tally
+from observer.tally import HELD_MAX, STRATEGIES, Tally
 from schemas.config import BotConfig, BotWanted, Wanted
 from schemas.events import Append, Entry, Fill, Intent, Reason, Refusal, Side, Strategy
 
@@ -20,11 +20,11 @@ def intent(reason: Reason = Reason.SIGNAL, side: Side = Side.BUY) -> Intent:
     )
 
 
-def fill(side: Side, tokens: int, lamports: int, mint: str = "M") -> Fill:
+def fill(side: Side, tokens: int, lamports: int, mint: str = "M", signal_id: str = "s") -> Fill:
     return Fill(
         id="f",
         order_id="o",
-        signal_id="s",
+        signal_id=signal_id,
         mint=mint,
         side=side,
         tokens=tokens,
@@ -97,6 +97,18 @@ def test_profit_is_realised_by_the_share_that_was_sold() -> None:
     tally.append(line(fill(Side.SELL, 75, 600)), 3)
     assert tally.users["5"].realised_lamports == 0  # 1000 paid, 1000 received
     assert tally.users["5"].held == {}
+
+
+def test_profit_is_told_by_the_strategy_that_bought_and_losses_are_negative() -> None:
+    tally = Tally()
+    assert tally.totals.realised_by == dict.fromkeys(STRATEGIES, 0)
+    sales = (("e:SNIPER:5", 150), ("e:SNIPER:5", 20), ("e:MOMENTUM:5", 90), ("by hand", 101), ("e:RUG_ALARM:5", 99))
+    for number, (signal_id, received) in enumerate(sales):
+        bought = fill(Side.BUY, 1, 100, f"M{number}", signal_id)
+        tally.append(line(bought, fill(Side.SELL, 1, received, f"M{number}", signal_id)), number + 1)
+    by = {"SNIPER": -30, "MOMENTUM": -10, "other": 0}  # an alarm buys nothing: its name is none of a strategy
+    assert tally.totals.realised_by == {**dict.fromkeys(STRATEGIES, 0), **by}
+    assert sum(tally.totals.realised_by.values()) == tally.totals.realised_lamports
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=20), st.lists(st.integers(0, 10**12), min_size=20))

@@ -17,7 +17,7 @@ import msgspec
 
 from observer.replay.report import Holding
 from observer.times import SECOND_NS, iso
-from schemas.events import Append, Decision, FeedGap, Fill, Origin, Refusal, Side
+from schemas.events import Append, Decision, FeedGap, Fill, Origin, Refusal, Side, origin_of
 from schemas.money import BPS
 
 DAY_NS: Final = 86_400 * SECOND_NS
@@ -273,9 +273,7 @@ def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _strategy(signal_id: str) -> str:
-    """A signal's id is <token event>:<strategy>:<user>."""
-    parts = signal_id.split(":")
-    return parts[1] if len(parts) == 3 and parts[1] in Origin.__members__ else UNKNOWN
+    return origin_of(signal_id) or UNKNOWN
 
 
 def _fees(fill: Fill) -> int:

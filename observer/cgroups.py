@@ -1,13 +1,27 @@
 """Control group files -> limits and usage. Inside a container the host's figures are the node's, not ours.
 
-Parsers of text only; `host.py` reads the files. Source: kernel documentation, cgroup-v2.rst and cgroup-v1/memory.rst.
-None always means "no limit" for limits and "not said" for usage.
+Parsers of text only; `host.py` reads the files. Source: kernel documentation, cgroup-v2.rst, cgroup-v1/memory.rst and
+accounting/psi.rst. None always means "no limit" for limits and "not said" for usage.
 """
 
 from __future__ import annotations
 
+import re
+from typing import Final, NamedTuple
+
 # cgroup v1 writes "no limit" as a huge number, the largest page multiple of a signed 64-bit integer.
 V1_UNLIMITED_MIN = 1 << 60
+
+
+# "avg60=0.00 … total=0": the mean over the last minute in percent, and the sum in microseconds.
+_stall: Final = re.compile(r"(some|full) .*\bavg60=([0-9]{1,3}\.[0-9]+) .*\btotal=([0-9]{1,19})", re.ASCII).fullmatch
+
+
+class Stall(NamedTuple):
+    """For how much of the time tasks waited for a resource. percent: mean of the last minute; total_us: ever."""
+
+    percent: float
+    total_us: int
 
 
 def own_group(text: str, controller: str = "") -> str | None:
@@ -66,6 +80,13 @@ def cpu_percent(used_us: int, elapsed_us: int, cores: float) -> float | None:
     if elapsed_us <= 0 or used_us < 0 or cores <= 0:
         return None
     return round(100 * used_us / (elapsed_us * cores), 1)
+
+
+def pressure(text: str) -> dict[str, Stall]:
+    """A file of pressure stall information: `some` tasks waited, or none could go on (`full`). A line that is not
+    there, or cannot be read, is left out: for the CPU older kernels have no `full`."""
+    found = (_stall(line.strip()) for line in text.splitlines())
+    return {line[1]: Stall(float(line[2]), int(line[3])) for line in found if line is not None}
 
 
 def _cores(quota_us: int | None, period_us: int | None) -> float | None:

@@ -28,11 +28,16 @@ NOTHING: Mapping[str, int] = {}
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Percent, 0 to 100; None: not known (CPU needs two readings)."""
+    """Percent, 0 to 100; None: not known (CPU needs two readings).
+
+    stalled_percent: by resource, of the last minute, the time in which nothing could go on for want of it; a resource
+    of which the kernel does not tell is absent.
+    """
 
     cpu_percent: float | None = None
     memory_percent: float | None = None
     disk_percent: float | None = None
+    stalled_percent: Mapping[str, float] = {}
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):

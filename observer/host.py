@@ -1,15 +1,22 @@
-"""What this machine, or this container, has left: CPU, memory, disk. The only module that knows psutil."""
+"""What this machine, or this container, has left: CPU, memory, disk. The only module that knows psutil.
+
+Everything here is the answer of a moment, except that of a volume that hangs: it may never come (`aside.py`).
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import psutil  # type: ignore[import-untyped]  # no stubs among our dependencies
 
 from observer import cgroups
 from observer.facts import HostFacts
 from runtime.vocabulary import Figure, Vocabulary
+
+RESOURCES = ("cpu", "io", "memory")
 
 FIGURES: Vocabulary = {
     name: Figure(text, later=True)
@@ -25,36 +32,71 @@ FIGURES: Vocabulary = {
         "host_network_receive_bytes_total": "Bytes that came in, over all interfaces",
         "host_network_transmit_bytes_total": "Bytes that went out, over all interfaces",
     }.items()
+} | {
+    "host_pressure_us_total": Figure(
+        "Time in which some tasks, or none that could have run, waited for a resource",
+        {"resource": RESOURCES, "tasks": ("some", "full")},
+        later=True,
+    )
 }
+Series = Sequence[tuple[Mapping[str, str], int]]
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 PROC_CGROUP = Path("/proc/self/cgroup")
+PROC_PRESSURE = Path("/proc/pressure")
 
 
 class Host:
     """Measures between two calls. data_dir: the volume whose filling matters; the nearest existing parent is asked."""
 
-    def __init__(self, data_dir: Path, root: Path = CGROUP_ROOT, proc: Path = PROC_CGROUP) -> None:
+    def __init__(
+        self, data_dir: Path, root: Path = CGROUP_ROOT, proc: Path = PROC_CGROUP, pressure: Path = PROC_PRESSURE
+    ) -> None:
         self._data_dir = data_dir
+        self._proc_pressure = pressure
         self._groups = _Groups(root, proc)
         self._cpu: tuple[int, int] | None = None  # used and elapsed, microseconds
         self._looked: tuple[int, int] | None = None  # the same, of `figures`
         psutil.cpu_percent(interval=None)  # the first call only starts the interval
 
     def read(self) -> HostFacts:
-        """Blocks for well under a millisecond."""
+        return msgspec.structs.replace(self.machine(), disk_percent=self.disk_percent())
+
+    def machine(self) -> HostFacts:
+        """All but the disk."""
+        stalls = {resource: self._pressure(resource) for resource in RESOURCES}
         return HostFacts(
-            cpu_percent=self._cpu_percent(), memory_percent=self._memory_percent(), disk_percent=self._disk_percent()
+            cpu_percent=self._cpu_percent(),
+            memory_percent=self._memory_percent(),
+            stalled_percent={name: stall["full"].percent for name, stall in stalls.items() if "full" in stall},
         )
 
-    def figures(self) -> dict[str, int]:
-        """What FIGURES declares, as far as it is known: of the control group, or of the machine where there is none."""
-        known = {**self._cpu_figures(), **self._memory_figures(), **self._disk_figures()}
+    def disk_percent(self) -> float | None:
+        place = self._volume()
+        return None if place is None else float(psutil.disk_usage(str(place)).percent)
+
+    def figures(self) -> dict[str, Series]:
+        """What FIGURES declares, as far as it is known: of the control group, or of the machine where there is none.
+        All but the disk."""
+        known = {**self._cpu_figures(), **self._memory_figures()}
         network = psutil.net_io_counters()
         if network is not None:
             known["host_network_receive_bytes_total"] = network.bytes_recv
             known["host_network_transmit_bytes_total"] = network.bytes_sent
-        return {name: value for name, value in known.items() if value is not None}
+        told: dict[str, Series] = {name: [({}, value)] for name, value in known.items() if value is not None}
+        waited = [
+            ({"resource": resource, "tasks": tasks}, stall.total_us)
+            for resource in RESOURCES
+            for tasks, stall in self._pressure(resource).items()
+        ]
+        return told | {"host_pressure_us_total": waited} if waited else told
+
+    def disk_figures(self) -> dict[str, Series]:
+        place = self._volume()
+        if place is None:
+            return {}
+        usage = psutil.disk_usage(str(place))
+        return {"host_disk_available_bytes": [({}, usage.free)], "host_disk_size_bytes": [({}, usage.total)]}
 
     def _cpu_figures(self) -> dict[str, int | None]:
         groups = self._groups
@@ -78,13 +120,6 @@ class Host:
             limit, used = machine.total, machine.total - machine.available
         return {"host_memory_working_set_bytes": used, "host_memory_limit_bytes": limit}
 
-    def _disk_figures(self) -> dict[str, int | None]:
-        place = self._volume()
-        if place is None:
-            return {}
-        usage = psutil.disk_usage(str(place))
-        return {"host_disk_available_bytes": usage.free, "host_disk_size_bytes": usage.total}
-
     def _volume(self) -> Path | None:
         return next((place for place in (self._data_dir, *self._data_dir.absolute().parents) if place.exists()), None)
 
@@ -103,9 +138,9 @@ class Host:
             return float(machine.percent)
         return round(100 * used / limit, 1)
 
-    def _disk_percent(self) -> float | None:
-        place = self._volume()
-        return None if place is None else float(psutil.disk_usage(str(place)).percent)
+    def _pressure(self, resource: str) -> dict[str, cgroups.Stall]:
+        of_machine = _text(self._proc_pressure / resource) or ""
+        return cgroups.pressure(self._groups.pressure(resource) or of_machine)
 
 
 def running_s() -> float:
@@ -150,6 +185,9 @@ class _Groups:
         """A count of `cpu.stat`; None where nothing limits the CPU time."""
         group = self._v2 or self._cpu
         return None if group is None or self.cores() is None else cgroups.stat(_text(group / "cpu.stat") or "", name)
+
+    def pressure(self, resource: str) -> str | None:
+        return None if self._v2 is None else _text(self._v2 / f"{resource}.pressure")
 
     def cpu_used_us(self) -> int | None:
         if self._v2 is not None:

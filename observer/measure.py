@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from observer import broker_metrics, business
+from observer.aside import Aside
 from observer.broker_metrics import Answer
 from observer.business import Business
 from observer.host import FIGURES as HOST_FIGURES
@@ -32,6 +33,7 @@ from schemas.events import Decision
 from schemas.subjects import STREAMS, Consumer
 
 MONITOR_WAIT_S: Final = 2.0
+LOOK_S_MAX: Final = 2.0  # at this machine
 OF_THE_FEED: Final = ("tokens.created.*", "tokens.traded.*", "tokens.migrated.*")
 
 FIGURES: Final[Vocabulary] = {**broker_metrics.FIGURES, **HOST_FIGURES, **business.FIGURES}
@@ -45,14 +47,16 @@ class Measure:
         self._bus = process.bus
         self._settings = settings
         self._business = business
-        self._host = Host(Path(process.common.data_dir))
+        host = Host(Path(process.common.data_dir))
+        # Each by itself: a volume that hangs hides nothing else.
+        self._looks = Aside(host.figures, "host-figures"), Aside(host.disk_figures, "disk-figures")
         self._partitions = process.common.partitions
         self._consumers = subjects.consumers(process.common.partitions, process.common.mint_partitions)
         self._decision: Decoder[Decision] = Decoder(Decision)
 
     async def run(self) -> None:
         while True:
-            self._measure_host()
+            await self._measure_host()
             self._measure_business()
             await self._measure_broker()
             await asyncio.sleep(self._settings.measure_interval_s)
@@ -73,9 +77,11 @@ class Measure:
         finally:
             await decisions.close()
 
-    def _measure_host(self) -> None:
-        for name, value in self._host.figures().items():
-            self._process.figures.put(name, value)
+    async def _measure_host(self) -> None:
+        told = await asyncio.gather(*(look.answer(LOOK_S_MAX) for look in self._looks))
+        known = {name: series for part in told if part is not None for name, series in part.items()}
+        for name in HOST_FIGURES:
+            self._process.figures.replace(name, known.get(name, ()))
 
     def _measure_business(self) -> None:
         figures = self._process.figures

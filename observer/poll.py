@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from observer import admin
+from observer.aside import Aside
 from observer.business import Business
 from observer.creations import Creations
 from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, newest, stages, unacknowledged
@@ -67,7 +68,9 @@ class Poll:
     def __init__(self, process: Process, settings: ObserverSettings) -> None:
         self._process = process
         self._settings = settings
-        self._host = Host(Path(process.common.data_dir))
+        host = Host(Path(process.common.data_dir))
+        # Each by itself: a volume that hangs hides nothing else.
+        self._machine, self._disk = Aside(host.machine, "machine"), Aside(host.disk_percent, "disk")
         self._stages = stages(process.common.partitions, process.common.mint_partitions)
         self._creations = Creations()
         self.business = Business()
@@ -183,13 +186,13 @@ class Poll:
     async def _ask_all(self) -> None:
         bus = self._process.bus
         consumers = [c for stage in self._stages for c in stage.consumers]
-        streams = await asyncio.gather(*(self._ask(bus.stream_info(name)) for name in WATCHED_STREAMS))
+        asked = (self._ask(bus.stream_info(name)) for name in WATCHED_STREAMS)
+        self._host_facts, *streams = await asyncio.gather(self._look(), *asked)
         infos = await asyncio.gather(*(self._ask(bus.consumer_info(c.stream, c.name)) for c in consumers))
         self._oldest_at_ns = await self._ask_oldest(zip(consumers, infos, strict=True))
         self._streams = dict(zip(WATCHED_STREAMS, streams, strict=True))
         each = iter(infos)
         self._behind = [(stage, [next(each) for _ in stage.consumers]) for stage in self._stages]
-        self._host_facts = self._host.read()
         figures = self._process.figures
         figures.add("polls_total")
         if None in streams or any(None in answers for _, answers in self._behind):
@@ -205,6 +208,10 @@ class Poll:
         analyze = facts.stages.get("analyze")
         if analyze is not None:
             self._creations.acknowledge(analyze.acked_sequence)
+
+    async def _look(self) -> HostFacts:
+        machine, disk = await asyncio.gather(self._machine.answer(ANSWER_S_MAX), self._disk.answer(ANSWER_S_MAX))
+        return msgspec.structs.replace(machine or HostFacts(), disk_percent=disk)
 
     async def _ask_oldest(self, known: Iterable[tuple[Consumer, Info | None]]) -> dict[str, int]:
         """When the first message that a consumer has not acknowledged was stored, for those that are behind."""

@@ -20,6 +20,7 @@ PREFIX: Final = "mintline_"
 UNITS: Final[Mapping[str, tuple[str, int]]] = {
     "_at_ns": ("_timestamp_seconds", 1_000_000_000),
     "_ns": ("_seconds", 1_000_000_000),
+    "_us_total": ("_seconds_total", 1_000_000),
     "_bps": ("_ratio", 10_000),
     "_millicores": ("_cores", 1_000),
 }

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from observer import cgroups
-from observer.host import FIGURES, Host
+from observer.cgroups import Stall
+from observer.host import FIGURES, Host, Series
 
 GIB = 1 << 30
 
@@ -75,6 +76,25 @@ def test_cpu_percent_is_the_share_of_what_the_group_may_use(
     assert cgroups.cpu_percent(used_us, elapsed_us, cores) == percent
 
 
+@pytest.mark.parametrize(
+    ("text", "stalls"),
+    [
+        (
+            "some avg10=5.81 avg60=5.07 avg300=7.34 total=8407954403\nfull avg10=0.00 avg60=0.31 avg300=0.00 total=9\n",
+            {"some": Stall(5.07, 8_407_954_403), "full": Stall(0.31, 9)},
+        ),
+        ("some avg10=0.00 avg60=100.00 avg300=0.00 total=0\n", {"some": Stall(100.0, 0)}),  # the CPU before 5.13
+        ("", {}),  # not there, or switched off
+        ("some avg10=0.00 avg60=0.00 avg300=0.00\n", {}),  # no sum
+        ("some avg10=0.00 avg60=-1.00 avg300=0.00 total=1\n", {}),
+        ("some avg10=0.00 avg60=nan avg300=0.00 total=1\nhalf avg10=0 avg60=1.00 avg300=0 total=1\n", {}),
+        ("some avg10=0.00 avg60=٣.00 avg300=0.00 total=1\n", {}),  # digits of another script
+    ],
+)
+def test_pressure_is_a_mean_and_a_sum_for_some_tasks_and_for_all(text: str, stalls: dict[str, Stall]) -> None:
+    assert cgroups.pressure(text) == stalls
+
+
 def test_our_own_group_is_found_in_both_versions() -> None:
     text = "12:memory:/docker/abc\n4:cpu,cpuacct:/docker/cpu\n0::/system.slice/mintline.service\n"
     assert cgroups.own_group(text) == "/system.slice/mintline.service"
@@ -94,7 +114,12 @@ def _host(tmp_path: Path, files: dict[str, str], own: str) -> Host:
     _write(tmp_path / "cgroup", files)
     proc = tmp_path / "self-cgroup"
     proc.write_text(own)
-    return Host(tmp_path / "not" / "yet", tmp_path / "cgroup", proc)
+    return Host(tmp_path / "not" / "yet", tmp_path / "cgroup", proc, tmp_path / "pressure")
+
+
+def _plain(told: dict[str, Series]) -> dict[str, int]:
+    """Of figures without labels."""
+    return {name: value for name, series in told.items() for labels, value in series if not labels}
 
 
 def test_a_container_with_v2_limits_is_measured_against_them(tmp_path: Path) -> None:
@@ -138,20 +163,45 @@ def test_figures_are_the_containers_where_it_has_limits(tmp_path: Path) -> None:
         "cpu.max": "150000 100000\n", "cpu.stat": "usage_usec 1000\nnr_periods 40\nnr_throttled 7\n",
     }  # fmt: skip
     host = _host(tmp_path, files, "0::/\n")
-    told = host.figures()
-    assert told.keys() == FIGURES.keys() - {"host_cpu_usage_bps"}  # one reading says nothing about a rate
+    told = _plain({**host.figures(), **host.disk_figures()})
+    # One reading says nothing about a rate, and this kernel nothing about stalls.
+    assert told.keys() == FIGURES.keys() - {"host_cpu_usage_bps", "host_pressure_us_total"}
     assert (told["host_memory_working_set_bytes"], told["host_memory_limit_bytes"]) == (800_000, 1_000_000)
     assert (told["host_cpu_limit_millicores"], told["host_cpu_periods_total"]) == (1500, 40)
     assert told["host_cpu_throttled_periods_total"] == 7
     _write(tmp_path / "cgroup", {"cpu.stat": "usage_usec 2000\n"})
-    assert host.figures()["host_cpu_usage_bps"] > 0
+    assert _plain(host.figures())["host_cpu_usage_bps"] > 0
 
 
 def test_figures_are_the_machines_where_there_is_no_limit(tmp_path: Path) -> None:
     host = _host(tmp_path, {"memory.max": "max\n", "memory.current": "1\n"}, "0::/\n")
     host.figures()
-    told = host.figures()
-    assert told.keys() == FIGURES.keys() - {"host_cpu_periods_total", "host_cpu_throttled_periods_total"}
+    told = _plain({**host.figures(), **host.disk_figures()})
+    left_out = {"host_cpu_periods_total", "host_cpu_throttled_periods_total", "host_pressure_us_total"}
+    assert told.keys() == FIGURES.keys() - left_out
     assert 1 < told["host_memory_working_set_bytes"] < told["host_memory_limit_bytes"]
     assert told["host_cpu_usage_bps"] >= 0
     assert told["host_disk_available_bytes"] < told["host_disk_size_bytes"]
+
+
+STALLS = "some avg10=0.00 avg60=2.00 avg300=0.00 total=3000000\nfull avg10=0.00 avg60=1.50 avg300=0.00 total=1000000\n"
+
+
+def test_stalls_are_the_control_groups_where_it_tells_and_the_machines_where_it_does_not(tmp_path: Path) -> None:
+    _write(tmp_path / "pressure", {"memory": STALLS.replace("1.50", "7.00"), "io": STALLS})
+    files = {"memory.max": "max", "memory.current": "1", "memory.pressure": STALLS}
+    host = _host(tmp_path, files, "0::/\n")
+    assert host.read().stalled_percent == {"memory": 1.5, "io": 1.5}  # and nothing of the CPU: there is no file
+    told = host.figures()["host_pressure_us_total"]
+    assert told == [
+        ({"resource": resource, "tasks": tasks}, total_us)
+        for resource in ("io", "memory")
+        for tasks, total_us in (("some", 3_000_000), ("full", 1_000_000))
+    ]
+
+
+def test_a_v1_groups_file_of_the_same_name_is_not_read(tmp_path: Path) -> None:
+    """It is a handle for events there."""
+    _write(tmp_path / "pressure", {"memory": STALLS})
+    files = {"memory/memory.limit_in_bytes": "1000", "memory/memory.pressure": STALLS.replace("1.50", "7.00")}
+    assert _host(tmp_path, files, "12:memory:/\n").read().stalled_percent == {"memory": 1.5}

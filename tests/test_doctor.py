@@ -272,7 +272,8 @@ def test_the_worst_that_was_found_decides(changes: dict[str, Any], source: str, 
 def test_every_check_has_a_remedy() -> None:
     names = {
         "broker", "feed_running", "feed_silence", "tokens_per_minute", "decisions_overdue", "fills_overdue", "cpu",
-        "memory", "disk", "process_bots", "lag_bots", "ack_saturation", "not_fetching", "stream_room", "replay_window",
+        "memory", "disk", "stalled_memory", "stalled_io",
+        "process_bots", "lag_bots", "ack_saturation", "not_fetching", "stream_room", "replay_window",
         "bots_in_step", "backup_age", "backup_unverified", "secrets_store", "feed_budget", *concluded().checks,
     }  # fmt: skip
     assert {name for name in names if remedy(name) == remedy("")} == set()

@@ -58,7 +58,9 @@ def well() -> Facts:
         at_ns=NOW,
         broker_up=True,
         folded=True,
-        host=HostFacts(cpu_percent=10.0, memory_percent=20.0, disk_percent=30.0),
+        host=HostFacts(
+            cpu_percent=10.0, memory_percent=20.0, disk_percent=30.0, stalled_percent={"memory": 0.0, "io": 0.0}
+        ),
         processes=(ingest(), *(seen(service) for service in SERVICES[1:])),
         streams={"TOKENS": stream("TOKENS")},
         stages={service: stage(service) for service in ("analyze", "dispatch", "bots")},
@@ -110,6 +112,10 @@ def host(**percent: float) -> dict[str, Any]:
     return {"host": HostFacts(**{"cpu_percent": 1.0, "memory_percent": 1.0, "disk_percent": 1.0, **percent})}
 
 
+def stalled(**percent: float) -> dict[str, Any]:
+    return {"host": HostFacts(cpu_percent=1.0, memory_percent=1.0, disk_percent=1.0, stalled_percent=percent)}
+
+
 def others(*changed: Seen) -> dict[str, Any]:
     names = {each.status.service for each in changed}
     return {"processes": (*changed, *(each for each in well().processes if each.status.service not in names))}
@@ -129,11 +135,17 @@ def test_a_line_that_works_is_healthy_and_every_check_is_there() -> None:
     assert verdict.status is Status.HEALTHY
     assert list(verdict.checks) == [
         "broker", "feed_running", "feed_silence", "tokens_per_minute", "decisions_overdue", "fills_overdue",
-        "cpu", "memory", "disk",
+        "cpu", "memory", "disk", "stalled_memory", "stalled_io",
         *(f"process_{service}" for service in SERVICES),
         "lag_analyze", "lag_dispatch", "lag_bots", "ack_saturation", "not_fetching", "stream_room", "replay_window",
         "bots_in_step", "backup_age", "backup_unverified", "secrets_store", "feed_budget",
     ]  # fmt: skip
+
+
+def test_where_the_kernel_tells_of_no_stalls_there_is_no_check_of_them() -> None:
+    verdict = verdict_of(host(), {})
+    assert not {"stalled_memory", "stalled_io"} & verdict.checks.keys()
+    assert verdict.status is Status.HEALTHY
 
 
 def test_the_limits_are_those_that_operators_were_promised() -> None:
@@ -177,6 +189,12 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], Level]] = [
     ("disk", host(disk_percent=90.1), {}, WARNING),
     ("disk", host(disk_percent=95.1), {}, CRITICAL),
     ("disk", {"host": HostFacts()}, {}, UNKNOWN),
+    ("stalled_memory", stalled(memory=10.0), {}, GOOD),
+    ("stalled_memory", stalled(memory=10.1), {}, WARNING),
+    ("stalled_memory", stalled(memory=40.1), {}, CRITICAL),
+    ("stalled_io", stalled(io=40.0), {}, GOOD),
+    ("stalled_io", stalled(io=40.1), {}, WARNING),
+    ("stalled_io", stalled(io=80.1), {}, CRITICAL),
     ("process_portal", others(seen("portal", 5)), {}, GOOD),
     ("process_portal", others(seen("portal", 6)), {}, WARNING),
     ("process_portal", others(seen("portal", 16)), {}, CRITICAL),
@@ -246,7 +264,8 @@ def test_every_check_has_a_row_for_each_level_it_can_have() -> None:
     without_limits = {"broker", "feed_running"}
     only = {f"process_{service}" for service in SERVICES if service != "portal"} | {"lag_analyze", "lag_dispatch"}
     for name in verdict_of({}, {}).checks.keys() - only - without_limits - {"lag_bots"}:
-        assert {(name, CRITICAL), (name, UNKNOWN), (name, WARNING)} <= covered, name
+        levels = {CRITICAL, WARNING} if name.startswith("stalled_") else {CRITICAL, WARNING, UNKNOWN}
+        assert {(name, level) for level in levels} <= covered, name
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def grade(row: Row) -> Level:
 
 
 def rows(facts: Facts, watched: Watched, limits: Thresholds) -> dict[str, Row]:
-    """In the order in which people should read them. What is not set up (a vault, a budget) has no row."""
+    """In the order in which people should read them. What is not set up (a vault, a budget), or not known to the kernel
+    (stalls), has no row."""
     parts = (_feed, _host, _processes, _stages, _consumers, _streams, _bots, _backups, _dependencies)
     return {name: row for part in parts for name, row in part(facts, watched, limits)}
 
@@ -118,6 +119,11 @@ def _host(facts: Facts, watched: Watched, limits: Thresholds) -> Named:
         limit, critical = _pair(limits, f"{name}_percent")
         reason = "" if value is not None else "the host does not tell"
         yield name, Row(value=value, limit=limit, critical=critical, unit="%", vital=name == "disk", reason=reason)
+    for resource in ("memory", "io"):
+        stalled = facts.host.stalled_percent.get(resource)
+        if stalled is not None:
+            limit, critical = _pair(limits, f"stalled_{resource}_percent")
+            yield f"stalled_{resource}", Row(value=stalled, limit=limit, critical=critical, unit="%")
 
 
 def _processes(facts: Facts, watched: Watched, limits: Thresholds) -> Named:

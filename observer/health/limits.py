@@ -20,6 +20,8 @@ class Thresholds(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True
     cpu_percent_max, cpu_percent_critical: of all cores, mean of the last 30 s.
     memory_percent_max, memory_percent_critical: of the machine, or of the control group where that is less.
     disk_percent_max, disk_percent_critical: of the volume that holds the data.
+    stalled_memory_percent_max, stalled_memory_percent_critical, stalled_io_percent_max, stalled_io_percent_critical:
+        of the last minute, the time in which nothing could go on for want of memory, or of the disk.
     feed_silence_s_max, feed_silence_s_critical: seconds since TOKENS stored anything.
     tokens_per_minute_min, tokens_per_minute_critical: creations that TOKENS stored in the last minute.
     decisions_overdue_s_max, decisions_overdue_s_critical: seconds without a decision while tokens came.
@@ -44,6 +46,10 @@ class Thresholds(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True
     memory_percent_critical: Percent = 95.0
     disk_percent_max: Percent = 90.0
     disk_percent_critical: Percent = 95.0
+    stalled_memory_percent_max: Percent = 10.0
+    stalled_memory_percent_critical: Percent = 40.0
+    stalled_io_percent_max: Percent = 40.0
+    stalled_io_percent_critical: Percent = 80.0
     feed_silence_s_max: Span = 60.0
     feed_silence_s_critical: Span = 300.0
     tokens_per_minute_min: Count = 5

@@ -18,6 +18,8 @@ _REMEDIES: Final = {
     "cpu": "See which process it is; a further analyze or bots process on another machine takes a share.",
     "memory": "See which process grows; below the control group's limit the kernel kills it.",
     "disk": "Make room on the volume of the data: old recordings, logs and backups first.",
+    "stalled_memory": "See which process grows: memory is taken from one to serve another, and soon one is killed.",
+    "stalled_io": "See who writes so much, or whether the disk fails: the broker waits for it with each message.",
     "process": "Look into the log of the process; start it again if its supervisor does not.",
     "lag": "Look at `mintline lag`: is the stage stopped, or too slow? A further process of it takes a share.",
     "ack_saturation": "Look into the log of the stage that reads this consumer: it takes messages and settles none.",

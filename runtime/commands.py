@@ -43,7 +43,7 @@ COMMANDS = {
     "logs": ("runtime.logs_command:cli", "What the processes of `mintline up` logged, rotated files included."),
     "schedule": ("observer.schedule.command:app", "The observer's jobs, and the same for another scheduler."),
     "bot": ("portal.bot_command:app", "Start, stop, kill and look at users' bots."),
-    "targets": ("observer.targets:cli", "Where the processes of `mintline up` serve their figures, for Prometheus."),
+    "targets": ("runtime.targets:cli", "Where the processes of `mintline up` serve their figures, for Prometheus."),
 }
 
 for _name, _sentence in SERVICES.items():

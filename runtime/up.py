@@ -38,6 +38,7 @@ from runtime.logfiles import FiledLogger, LogFile
 from runtime.screen import Screen, totals
 from runtime.settings import SERVICES, Common, load_common
 from runtime.standalone import fail
+from runtime.targets import ENDPOINTS, TARGETS, targets
 from runtime.telemetry import Logger
 from runtime.web import fetch
 from schemas import subjects
@@ -141,7 +142,9 @@ class Up:
 
     def write_endpoints(self) -> None:
         self.endpoints["pids"] = {child.name: child.pid for child in self.children}
-        write_json(self.options.data_dir / "endpoints.json", self.endpoints)
+        write_json(self.options.data_dir / ENDPOINTS, self.endpoints)
+        if "metrics" in self.endpoints:  # a process may die before all are up
+            write_json(self.options.data_dir / TARGETS, targets(self.endpoints["metrics"]))
 
     def _log_path(self, name: str) -> Path:
         return self.options.data_dir / "logs" / f"{name}.log"
@@ -219,7 +222,8 @@ class Up:
         return result
 
     async def close(self) -> None:
-        """Intake first, the broker last; within a group, all at once."""
+        """Intake first, the broker last; within a group, all at once. Nobody is to be asked for figures any more."""
+        (self.options.data_dir / TARGETS).unlink(missing_ok=True)
         order = (("simulator", "ingest"), ("portal", "observer", "analyze"), ("dispatch",), ("bots",), ("nats-server",))
         for names in order:
             await asyncio.gather(*(child.stop() for child in self.children if child.name in names))
@@ -325,7 +329,7 @@ def cli(
     feed
         Address of the feed; PumpPortal's if neither this nor --demo is given.
     data_dir
-        Where streams, logs and endpoints.json lie; data, or data/demo with --demo.
+        Where streams, logs, endpoints.json and targets.json (for Prometheus) lie; data, or data/demo with --demo.
     for_
         Stop in good order after this many seconds, read the streams back and print the totals.
     json

@@ -1,18 +1,24 @@
-"""`mintline targets`: where `mintline up` serves its figures, as a file of targets for Prometheus (`file_sd`)."""
+"""Where `mintline up` serves its figures, as a file of targets for Prometheus (`file_sd`): targets.json, which it keeps
+in its data directory while it runs, and `mintline targets`, for another place."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
+from runtime.embedded import write_json
 from runtime.settings import SERVICES
 from runtime.standalone import fail
 
 ENDPOINTS: Final = "endpoints.json"
+TARGETS: Final = "targets.json"
+
+# One process: its address, and its job in Prometheus, which has the name of its service.
+Target = Mapping[str, Sequence[str] | Mapping[str, str]]
 
 
 class _Endpoints(msgspec.Struct, frozen=True):
@@ -21,17 +27,9 @@ class _Endpoints(msgspec.Struct, frozen=True):
     metrics: Mapping[str, str]
 
 
-class Target(msgspec.Struct, frozen=True):
-    """One process: Prometheus' job has the name of its service."""
-
-    targets: tuple[str, ...]
-    labels: Mapping[str, str]
-
-
-def targets(endpoints: bytes) -> list[Target]:
-    """Of what `mintline up` wrote down, in the order of the line. Raises msgspec.DecodeError, ValueError."""
-    metrics = msgspec.json.decode(endpoints, type=_Endpoints).metrics
-    return [Target(targets=(_address(metrics[s]),), labels={"job": s}) for s in SERVICES if s in metrics]
+def targets(metrics: Mapping[str, str]) -> list[Target]:
+    """metrics: by service, addresses of `/metrics`. In the order of the line. Raises ValueError."""
+    return [{"targets": [_address(metrics[s])], "labels": {"job": s}} for s in SERVICES if s in metrics]
 
 
 def _address(url: str) -> str:
@@ -44,7 +42,7 @@ def _address(url: str) -> str:
 def cli(*, data_dir: Path = Path("data"), out: Path | None = None) -> None:
     """Write down for Prometheus where the processes of `mintline up` serve their figures.
 
-    Run it again after each start of `mintline up`: ports may be other ones. Prometheus reads the file by itself.
+    `mintline up` itself keeps the same in DIR/targets.json while it runs; this is for a copy elsewhere.
 
     Parameters
     ----------
@@ -55,17 +53,15 @@ def cli(*, data_dir: Path = Path("data"), out: Path | None = None) -> None:
     """
     path = data_dir / ENDPOINTS
     try:
-        text = msgspec.json.format(msgspec.json.encode(targets(path.read_bytes())), indent=2) + b"\n"
+        found = targets(msgspec.json.decode(path.read_bytes(), type=_Endpoints).metrics)
     except FileNotFoundError:
         fail(f"targets: there is no {path}: does `mintline up` run, and with this data directory?", 1)
     except (OSError, msgspec.DecodeError, ValueError) as error:
         fail(f"targets: {path}: {error}", 1)
     if out is None:
-        print(text.decode(), end="")  # noqa: T201
+        print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())  # noqa: T201
         return
     try:
-        unfinished = out.with_name(f".{out.name}.new")
-        unfinished.write_bytes(text)
-        unfinished.replace(out)
+        write_json(out, found)
     except OSError as error:
         fail(f"targets: {error}", 1)

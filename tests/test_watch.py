@@ -16,9 +16,11 @@ NOW = 1_795_000_000 * S
 STAGES = stages(2)
 
 
-def info(pending: int = 0, unacked: int = 0, waiting: int = 1, delivered: int = 5, most: int = 100) -> dict[str, Any]:
+def info(
+    pending: int = 0, unacked: int = 0, waiting: int = 1, delivered: int = 5, most: int = 100, acked: int = 1
+) -> dict[str, Any]:
     return {
-        "num_pending": pending, "num_ack_pending": unacked, "num_waiting": waiting, "ack_floor": {"stream_seq": 1},
+        "num_pending": pending, "num_ack_pending": unacked, "num_waiting": waiting, "ack_floor": {"stream_seq": acked},
         "delivered": {"stream_seq": delivered}, "config": {"max_ack_pending": most},
     }  # fmt: skip
 
@@ -51,6 +53,13 @@ def test_a_consumer_full_of_the_unacknowledged_is_named_with_how_long_it_has_bee
     assert line.poll(12, info(unacked=100)).saturated == Lasting(10, "p1 of SIGNALS")
     assert line.poll(14, info(unacked=10)).saturated is None
     assert line.poll(16, info(unacked=100)).saturated == Lasting(0, "p1 of SIGNALS")
+
+
+def test_a_worker_in_a_long_backlog_is_full_and_acknowledges() -> None:
+    line = Line()
+    for second in range(0, 60, 2):
+        assert line.poll(second, info(unacked=100, acked=second)).saturated == Lasting(0, "p1 of SIGNALS")
+    assert line.poll(65, info(unacked=100, acked=58)).saturated == Lasting(7, "p1 of SIGNALS")  # it has stopped
 
 
 def test_messages_that_wait_with_nobody_asking_are_told_and_a_busy_worker_is_spared() -> None:

@@ -28,8 +28,8 @@ class Thresholds(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True
     fills_overdue_s_max, fills_overdue_s_critical: seconds without a line of the ledger while a signal waited for one.
     process_silence_s_max, process_silence_s_critical: seconds since a process was heard.
     lag_s_max, lag_s_critical: age of the first message that a stage has not acknowledged; signals expire after 30 s.
-    stall_s_max, stall_s_critical: seconds for which a consumer has had nine tenths of what it may have unacknowledged,
-        or for which nobody has fetched from it although messages wait.
+    stall_s_max, stall_s_critical: seconds for which a consumer has had nine tenths of what it may have unacknowledged
+        and acknowledged none, or for which nobody has fetched from it although messages wait.
     stream_percent_max, stream_percent_critical: of the room of a stream or bucket that refuses messages when full.
     replay_percent_min, replay_percent_critical: of its declared age that a full stream still holds.
     desync_users_max, desync_users_critical: users whose bot is not, or not everywhere, as it is wanted.

@@ -22,6 +22,8 @@ PACE_STEP_S, PACE_STEPS_MAX = 60, 61  # an hour
 LAMPORTS_PER_TRADE: Final = 1000  # PumpPortal: 0.01 SOL for 10,000 trades streamed
 FULL: Final = 0.9  # of its bytes: a stream that lets go of the oldest
 
+Stalls = dict[str, tuple[int, int]]  # by consumer: since when it stands still, and at which sequence
+
 
 class Lasting(msgspec.Struct, frozen=True):
     """Something has been so for a while. who: names it."""
@@ -129,8 +131,8 @@ class Watch:
 
     def __init__(self, now_ns: int) -> None:
         self._begun_ns = now_ns
-        self._saturated: dict[str, int] = {}  # since when, by consumer
-        self._idle: dict[str, tuple[int, int]] = {}  # since when, and the delivered sequence then
+        self._saturated: Stalls = {}  # by its acknowledged sequence
+        self._idle: Stalls = {}  # by its delivered sequence
         self._cpu: deque[tuple[int, float]] = deque()
         self._pace: deque[tuple[int, int, int]] = deque(maxlen=PACE_STEPS_MAX)  # when, TOKENS' last, creations
         self._decisions, self._fills = Overdue(), Overdue()
@@ -144,8 +146,9 @@ class Watch:
             for consumer, info in zip(stage.consumers, infos, strict=True)
             if info is not None
         }
-        self._saturated = {n: self._saturated.get(n, now_ns) for n, info in known.items() if _saturated(info)}
-        self._idle = {n: self._idle_since(n, info, now_ns) for n, info in known.items() if _not_fetched(info)}
+        full = {name: info["ack_floor"]["stream_seq"] for name, info in known.items() if _saturated(info)}
+        idle = {name: info["delivered"]["stream_seq"] for name, info in known.items() if _not_fetched(info)}
+        self._saturated, self._idle = _stalls(self._saturated, full, now_ns), _stalls(self._idle, idle, now_ns)
         if facts.host.cpu_percent is not None:
             self._cpu.append((now_ns, facts.host.cpu_percent))
         while self._cpu and now_ns - self._cpu[0][0] > CPU_WINDOW_S * SECOND_NS:
@@ -167,16 +170,11 @@ class Watch:
             listening_s=max(0, now_ns - self._begun_ns) // SECOND_NS,
             cpu_percent=_mean([percent for _, percent in self._cpu]),
             saturated=_longest(self._saturated, now_ns),
-            idle=_longest({name: since for name, (since, _) in self._idle.items()}, now_ns),
+            idle=_longest(self._idle, now_ns),
             decisions_overdue_s=self._decisions.seconds(now_ns, at["TOKENS"], decided_at_ns) if known else None,
             fills_overdue_s=self._fills.seconds(now_ns, at["SIGNALS"], ledger_at_ns) if known else None,
             trades_a_day=self._trades_a_day(facts),
         )
-
-    def _idle_since(self, name: str, info: Info, now_ns: int) -> tuple[int, int]:
-        delivered = int(info["delivered"]["stream_seq"])
-        since, before = self._idle.get(name, (now_ns, delivered))
-        return (since, delivered) if before == delivered else (now_ns, delivered)
 
     def _trades_a_day(self, facts: Facts) -> int | None:
         tokens = facts.streams.get("TOKENS")
@@ -190,7 +188,17 @@ class Watch:
         return max(0, trades) * 86_400 * SECOND_NS // elapsed_ns
 
 
+def _stalls(before: Stalls, at: Mapping[str, int], now_ns: int) -> Stalls:
+    """at: of those that stand still now. One whose sequence has moved since works, and begins anew."""
+    found = {}
+    for name, sequence in at.items():
+        since_ns, then = before.get(name, (now_ns, sequence))
+        found[name] = (since_ns if then == sequence else now_ns, sequence)
+    return found
+
+
 def _saturated(info: Info) -> bool:
+    """A worker in a long backlog looks the same, but what it acknowledges moves on."""
     most = int(info["config"].get("max_ack_pending", 0))
     return most > 0 and int(info["num_ack_pending"]) >= SATURATED * most
 
@@ -200,8 +208,8 @@ def _not_fetched(info: Info) -> bool:
     return unacknowledged(info) > 0 and int(info["num_pending"]) > 0 and int(info["num_waiting"]) == 0
 
 
-def _longest(since: Mapping[str, int], now_ns: int) -> Lasting | None:
-    found = min(((at, name) for name, at in since.items()), default=None)
+def _longest(stalls: Stalls, now_ns: int) -> Lasting | None:
+    found = min(((since_ns, name) for name, (since_ns, _) in stalls.items()), default=None)
     return None if found is None else Lasting(max(0, now_ns - found[0]) // SECOND_NS, found[1])
 
 

@@ -91,8 +91,10 @@ async def started(prometheus: str) -> dict[str, str]:
     """The jobs that answer, and when each started, as Prometheus knows it."""
     query = quote("mintline_process_start_time_seconds and on (job, instance) up == 1")
     try:
-        _, body = await fetch(f"{prometheus}/api/v1/query?query={query}", 5.0)
+        status, body = await fetch(f"{prometheus}/api/v1/query?query={query}", 5.0)
     except (OSError, TimeoutError):
+        return {}
+    if status != 200:  # it is not ready
         return {}
     return {one["metric"]["job"]: one["value"][1] for one in json.loads(body)["data"]["result"]}
 

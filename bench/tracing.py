@@ -23,12 +23,13 @@ from rich.console import Console
 
 from harness.show import Spread, heading, machine
 from runtime import wire
+from runtime.meter import Meter
 from runtime.process import Process
 from runtime.settings import Common
 from runtime.spans import Sampling
 from runtime.telemetry import Logger, now_ns
 from runtime.tracer import Tracer, following
-from runtime.tracing import Encoder, Export
+from runtime.tracing import Encoder, Export, resource
 from runtime.vocabulary import stage_duration
 from runtime.wire import In, Out
 from runtime.worker import FIGURES, GROUP_OUTPUTS_MAX, Worker
@@ -39,8 +40,9 @@ MESSAGES = 200_000
 RUNS = 5
 TAKE = 100
 EACH = 10
-ARMS = ("bare", "off", "on, none sampled", "on, 1 % sampled", "on, all sampled")
-RATIO = {"on, none sampled": 0.0, "on, 1 % sampled": 0.01, "on, all sampled": 1.0}
+METRICS = "on, none sampled, metrics"
+ARMS = ("bare", "off", "on, none sampled", METRICS, "on, 1 % sampled", "on, all sampled")
+RATIO = {"on, none sampled": 0.0, METRICS: 0.0, "on, 1 % sampled": 0.01, "on, all sampled": 1.0}
 BODY = b'{"type":"token_traded","id":"' + b"0" * 32 + b'"}' + b" " * 300
 
 
@@ -161,10 +163,12 @@ async def run(arm: str, count: int) -> float:
     )
     export = None
     if arm in RATIO:
-        export = Export(Encoder({}, {}, lambda: ("127.0.0.1", 4222)), {"OTEL_BSP_MAX_QUEUE_SIZE": "1000000"})
+        export = Export(Encoder(resource({}), {}, lambda: ("127.0.0.1", 4222)), {"OTEL_BSP_MAX_QUEUE_SIZE": "1000000"})
         export._exporter = Sink()
         export.start()
         process.tracer = Tracer(Sampling(RATIO[arm], True), 3600.0, export.put)
+        if arm == METRICS:
+            process.tracer.measure = Meter().measure
     kind = Bare if arm == "bare" else Worker
     worker = kind(process, subjects.ANALYZE, Echo(process), Fence(), asyncio.Event())
     worker.reader = Reader(traffic(count, RATIO.get(arm, 0.0)))
@@ -193,9 +197,9 @@ def main() -> None:
     if given.json:
         print(json.dumps({"machine": about, "cpu_us": taken, "ratio": ratios}))
         return
-    print(f"{'':<20}{'CPU us a message':>28}{'ratio to bare':>28}")
+    print(f"{'':<28}{'CPU us a message':>28}{'ratio to bare':>28}")
     for arm in ARMS:
-        print(f"{arm:<20}{Spread.of(taken[arm]).text():>28}{Spread.of(ratios[arm]).text():>28}")
+        print(f"{arm:<28}{Spread.of(taken[arm]).text():>28}{Spread.of(ratios[arm]).text():>28}")
 
 
 if __name__ == "__main__":

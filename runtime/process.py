@@ -98,6 +98,7 @@ class Process:
         self.tracer = self._tracing.tracer
         self.spawn(self.tracer.follow(self.bus), "traces-keep")
         self.spawn(self._tracing.report(self.figures, self.log.warning), "traces-report")
+        self.spawn(self._tracing.tell_metrics(), "traces-metrics")
 
     def ready(self, is_ready: bool) -> None:
         if is_ready and not self._ready:
@@ -286,6 +287,7 @@ def run(service: str, main: Main[S], kind: type[S], figures: Vocabulary, *, need
         connection_options(common)
         if spans.wanted(environ):
             spans.sampling(environ)
+        spans.measured(environ)
     except SettingsError as error:
         print(f"mintline {service}: {error}", file=sys.stderr)  # noqa: T201 - there is no logger yet
         sys.exit(EXIT_MISCONFIGURED)

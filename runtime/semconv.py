@@ -20,6 +20,12 @@ SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 ERROR_TYPE: Final = "error.type"
 
+# Metrics.
+OPERATION_DURATION: Final = "messaging.client.operation.duration"
+PROCESS_DURATION: Final = "messaging.process.duration"
+SENT_MESSAGES: Final = "messaging.client.sent.messages"
+CONSUMED_MESSAGES: Final = "messaging.client.consumed.messages"
+
 # Ours.
 STREAM_SEQUENCE: Final = "messaging.nats.stream.sequence"
 KEPT: Final = "mintline.kept"  # a trace that the sampler had dropped: why it was kept

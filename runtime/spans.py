@@ -20,6 +20,9 @@ FIGURES: Final[Vocabulary] = {
         "Spans, by whether they were exported, failed or were dropped because too many waited",
         {"outcome": ("exported", "failed", "dropped")},
     ),
+    "trace_metrics_total": Figure(
+        "Times that OpenTelemetry's own metrics were exported, or could not be", {"outcome": ("exported", "failed")}
+    ),
     "traces_kept_total": "Traces that the sampler had dropped and that were kept for an error or their slowness",
     "traces_not_kept_total": "Traces that were to be kept, and were too many at once",
 }
@@ -124,6 +127,29 @@ def wanted(environ: Mapping[str, str]) -> bool:
     for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
         if environ.get(name, "http/protobuf").strip() not in ("", "http/protobuf"):
             raise SettingsError(f"{name}: http/protobuf, not {environ[name]!r}")
+    return True
+
+
+def measured(environ: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's own metrics are exported beside the traces, from which they are taken: by
+    OTEL_METRICS_EXPORTER=otlp or an endpoint that is not of the traces alone. Raises SettingsError."""
+    exporter = environ.get("OTEL_METRICS_EXPORTER", "").strip().lower()
+    if exporter not in ("", "none", "otlp"):
+        raise SettingsError(f"OTEL_METRICS_EXPORTER: otlp or none, not {exporter!r}")
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
+    asked = exporter == "otlp" or any(environ.get(name, "").strip() for name in endpoints)
+    if not asked or exporter == "none" or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    if not wanted(environ):
+        if exporter:
+            raise SettingsError(
+                "OTEL_METRICS_EXPORTER: its metrics are taken from traces: set OTEL_TRACES_EXPORTER=otlp, and "
+                "OTEL_TRACES_SAMPLER=always_off for the metrics alone"
+            )
+        return False
+    protocol = environ.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "").strip()
+    if protocol not in ("", "http/protobuf"):
+        raise SettingsError(f"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: http/protobuf, not {protocol!r}")
     return True
 
 

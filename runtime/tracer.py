@@ -74,14 +74,14 @@ class Publication:
 class Fetch:
     """One take of a durable consumer. The pull is a standing one: it begins when the broker had its oldest message."""
 
-    __slots__ = ("consumer", "context", "contexts", "count", "end_ns", "ids", "start_ns", "told")
+    __slots__ = ("consumer", "context", "contexts", "count", "end_ns", "ids", "measured", "start_ns", "told")
 
     def __init__(self, consumer: Consumer, context: Context, start_ns: int, end_ns: int, count: int) -> None:
         self.consumer, self.context, self.count = consumer, context, count
         self.start_ns, self.end_ns = min(start_ns, end_ns), end_ns
         self.contexts: list[Context] = []  # of the messages, and their ids
         self.ids: list[str] = []
-        self.told = False
+        self.told = self.measured = False
 
     def span(self) -> Span:
         attributes: dict[str, str | int] = {
@@ -101,12 +101,12 @@ class Fetch:
 class Ack:
     """One acknowledgement, which settles all messages up to the last one. works: their process spans."""
 
-    __slots__ = ("consumer", "count", "end_ns", "span_id", "start_ns", "told", "works")
+    __slots__ = ("consumer", "count", "end_ns", "measured", "span_id", "start_ns", "told", "works")
 
     def __init__(self, consumer: Consumer, span_id: str, start_ns: int, end_ns: int, count: int) -> None:
         self.consumer, self.span_id, self.start_ns, self.end_ns, self.count = consumer, span_id, start_ns, end_ns, count
         self.works: list[Context] = []
-        self.told = False
+        self.told = self.measured = False
 
     def span(self, parent: Context) -> Span:
         """parent: the process span that asked for it; the others are linked."""
@@ -195,6 +195,7 @@ class Tracer:
         self.slow_ns = int(slow_s * 1e9)
         self.unkept = 0  # traces that should have been kept, and were too many at once
         self.kept_count = 0
+        self.measure: Callable[[Source], None] | None = None  # is told all that is done
         self._sampling = sampling
         self._tell = tell
         self._announce: Callable[[str], None] = lambda trace: None
@@ -226,6 +227,8 @@ class Tracer:
 
     def finish(self, source: Source, context: Context) -> None:
         """Something is done: it is exported, or retained. context: of the message that it follows from."""
+        if self.measure is not None:
+            self.measure(source)
         if self.samples(context.trace, context.sampled):
             self._tell(source.spans())
         else:

@@ -1,7 +1,7 @@
 """Spans to an OpenTelemetry collector by OTLP/HTTP, in a thread of its own: the line hands over and never waits.
 
-The only home of opentelemetry, imported where tracing is on (`spans.wanted`). The exporter, the resource and the limits
-of a span follow the standard OTEL_* variables, the queue OTEL_BSP_*.
+A home of opentelemetry, imported where tracing is on (`spans.wanted`); the other one is `metering.py`. The exporter,
+the resource and the limits of a span follow the standard OTEL_* variables, the queue OTEL_BSP_*.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 from opentelemetry import trace as api
 from opentelemetry.context import Context as Nothing
@@ -24,11 +24,16 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from runtime import semconv as names
+from runtime import spans
+from runtime.meter import Meter
 from runtime.process import Process
 from runtime.settings import SettingsError
 from runtime.spans import Context, Kind, Span, sampling
 from runtime.telemetry import Figures
 from runtime.tracer import Tracer
+
+if TYPE_CHECKING:
+    from runtime.metering import MetricExport
 
 FLUSH_S_MAX: Final = 1.5  # within what a process's end may take (`runtime/process.py`)
 REPORT_S: Final = 1.0
@@ -40,6 +45,17 @@ KINDS: Final = {
 
 Server = Callable[[], tuple[str, int] | None]
 Log = Callable[..., None]
+
+
+class Exporting(Protocol):
+    """A thread that sends; what it counts."""
+
+    exported: int
+    failed: int
+    done: threading.Event
+
+    def end(self) -> None:
+        """Send what waits, then stop."""
 
 
 class _Given(IdGenerator):
@@ -65,12 +81,10 @@ class _Collected(SpanProcessor):
 class Encoder:
     """Our spans as the SDK's, through its tracer: its limits and its resource hold."""
 
-    def __init__(self, resource: Mapping[str, str], common: Mapping[str, str], server: Server) -> None:
+    def __init__(self, resource: Resource, common: Mapping[str, str], server: Server) -> None:
         self._given, self._collected = _Given(), _Collected()
-        told = OTELResourceDetector().detect().attributes  # OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES
-        ours = {name: value for name, value in resource.items() if name not in told}
         provider = TracerProvider(
-            sampler=ALWAYS_ON, resource=Resource.create(ours), id_generator=self._given, shutdown_on_exit=False
+            sampler=ALWAYS_ON, resource=resource, id_generator=self._given, shutdown_on_exit=False
         )
         provider.add_span_processor(self._collected)
         self._tracer = provider.get_tracer("mintline")
@@ -78,10 +92,7 @@ class Encoder:
         self._server = server
 
     def encode(self, spans: Iterable[Span]) -> list[ReadableSpan]:
-        common: dict[str, str | int] = dict(self._common)
-        server = self._server()
-        if server is not None:
-            common[names.SERVER_ADDRESS], common[names.SERVER_PORT] = server
+        common = {**self._common, **_broker(self._server())}
         for span in spans:
             self._one(span, common)
         ended, self._collected.ended = self._collected.ended, []
@@ -167,13 +178,25 @@ class Export(threading.Thread):
         self._closing = True
         self._wake.set()
 
-    async def close(self) -> None:
-        """`end`, and wait for it as long as a process's end allows."""
-        self.end()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FLUSH_S_MAX):
-                while not self.done.is_set():  # noqa: ASYNC110 - a thread's event
-                    await asyncio.sleep(0.01)
+
+def resource(own: Mapping[str, str]) -> Resource:
+    """Of a process, where OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES do not say otherwise."""
+    told = OTELResourceDetector().detect().attributes
+    return Resource.create({name: value for name, value in own.items() if name not in told})
+
+
+def _broker(server: tuple[str, int] | None) -> dict[str, str | int]:
+    return {} if server is None else {names.SERVER_ADDRESS: server[0], names.SERVER_PORT: server[1]}
+
+
+async def _over(exports: Sequence[Exporting]) -> None:
+    """Let them send what waits, as long as a process's end allows."""
+    for export in exports:
+        export.end()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FLUSH_S_MAX):
+            while not all(export.done.is_set() for export in exports):  # noqa: ASYNC110 - a thread's event
+                await asyncio.sleep(0.01)
 
 
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:
@@ -183,40 +206,82 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
+class _Loss:
+    """Says once that a collector does not take what it is sent, until it has taken something again."""
+
+    def __init__(self, event: str, export: Exporting, log: Log) -> None:
+        self._event, self._export, self._log = event, export, log
+        self._failed, self._told = 0, False
+
+    def look(self) -> None:
+        export = self._export
+        if export.failed > self._failed and not self._told:
+            self._log(self._event, failed=export.failed)
+            self._told = True
+        elif self._told and export.failed == self._failed and export.exported:
+            self._told = False
+        self._failed = export.failed
+
+
 class Tracing:
-    """A process's tracer and its export."""
+    """A process's tracer, and what exports its spans, and OpenTelemetry's metrics where they are wanted."""
 
     def __init__(self, process: Process, environ: Mapping[str, str]) -> None:
         """Raises SettingsError."""
         logging.getLogger("opentelemetry").addHandler(logging.NullHandler())  # we log what failed, once
         logging.getLogger("opentelemetry").propagate = False
         client = f"mintline-{process.service}-{process.instance}"
-        resource = {
-            "service.namespace": "mintline",
-            "service.name": f"mintline-{process.service}",
-            "service.instance.id": process.instance,
-        }
-        encoder = Encoder(resource, {names.SYSTEM: names.NATS, names.CLIENT_ID: client}, lambda: process.bus.server)
+        about = resource(
+            {
+                "service.namespace": "mintline",
+                "service.name": f"mintline-{process.service}",
+                "service.instance.id": process.instance,
+            }
+        )
+        self._server: Server = lambda: process.bus.server
+        encoder = Encoder(about, {names.SYSTEM: names.NATS, names.CLIENT_ID: client}, self._server)
         self._export = Export(encoder, environ)
-        self._export.start()
         self.tracer = Tracer(sampling(environ), process.common.trace_slow_s, self._export.put)
+        self._meter, self._metrics = Meter(), self._metric_export(about, environ)
+        self._interval_s = _number(environ, "OTEL_METRIC_EXPORT_INTERVAL", 60_000) / 1000
+        self._export.start()
+        if self._metrics is not None:
+            self.tracer.measure = self._meter.measure
+            self._metrics.start()
+
+    def _metric_export(self, about: Resource, environ: Mapping[str, str]) -> MetricExport | None:
+        if not spans.measured(environ):
+            return None
+        from runtime.metering import MetricExport  # loaded only where it is used
+
+        return MetricExport(about, lambda: {names.SYSTEM: names.NATS, **_broker(self._server())})
 
     async def report(self, figures: Figures, log: Log) -> None:
         """Keep the figures, and say when the collector is lost and when it is back."""
-        failed, told = 0, False
+        export, metrics = self._export, self._metrics
+        losses = [_Loss("traces_not_exported", export, log)]
+        if metrics is not None:
+            losses.append(_Loss("metrics_not_exported", metrics, log))
         while True:
-            export = self._export
             for outcome in ("exported", "failed", "dropped"):
                 figures.put("trace_spans_total", getattr(export, outcome), outcome=outcome)
+            for outcome in ("exported", "failed"):
+                figures.put("trace_metrics_total", getattr(metrics, outcome, 0), outcome=outcome)
             figures.put("traces_kept_total", self.tracer.kept_count)
             figures.put("traces_not_kept_total", self.tracer.unkept)
-            if export.failed > failed and not told:
-                log("traces_not_exported", spans=export.failed)
-                told = True
-            elif told and export.failed == failed and export.exported:
-                told = False
-            failed = export.failed
+            for loss in losses:
+                loss.look()
             await asyncio.sleep(REPORT_S)
 
+    async def tell_metrics(self) -> None:
+        """Hand over what was counted, on an interval. Here, where it is counted: so the numbers agree."""
+        while self._metrics is not None:
+            await asyncio.sleep(self._interval_s)
+            self._metrics.put(self._meter.snapshot())
+
     async def close(self) -> None:
-        await self._export.close()
+        exports: list[Exporting] = [self._export]
+        if self._metrics is not None:
+            self._metrics.put(self._meter.snapshot())
+            exports.append(self._metrics)
+        await _over(exports)

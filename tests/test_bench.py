@@ -96,5 +96,5 @@ def test_tracing_is_measured_against_the_bare_loop() -> None:
     assert ended.returncode == 0, ended.stderr
     ratios = json.loads(ended.stdout)["ratio"]
     assert ratios.pop("bare") == [1.0]
-    assert set(ratios) == {"off", "on, none sampled", "on, 1 % sampled", "on, all sampled"}
+    assert set(ratios) == {"off", "on, none sampled", "on, none sampled, metrics", "on, 1 % sampled", "on, all sampled"}
     assert all(ratio > 0 for (ratio,) in ratios.values())

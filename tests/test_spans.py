@@ -175,6 +175,40 @@ def test_tracing_is_on_where_the_standard_variables_say_so(environ: dict[str, st
 
 
 @pytest.mark.parametrize(
+    ("environ", "on"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_METRICS_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318/v1/traces"}, False),  # not theirs
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, False),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318/v1/metrics"}, True),
+        ({"OTEL_SDK_DISABLED": "true", "OTEL_METRICS_EXPORTER": "otlp"}, False),
+    ],
+)
+def test_metrics_are_on_beside_traces_where_the_standard_variables_say_so(environ: dict[str, str], on: bool) -> None:
+    assert spans.measured(environ) is on
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({"OTEL_METRICS_EXPORTER": "console"}, "OTEL_METRICS_EXPORTER: otlp or none"),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, "OTEL_METRICS_EXPORTER: its metrics are taken from traces"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"},
+            "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+        ),
+    ],
+)
+def test_metrics_that_cannot_be_exported_so_are_refused_by_name(environ: dict[str, str], name: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        spans.measured(environ)
+
+
+@pytest.mark.parametrize(
     "environ",
     [
         {"OTEL_TRACES_EXPORTER": "zipkin"},

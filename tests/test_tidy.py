@@ -35,7 +35,7 @@ HOMES = {
     "sklearn": {"analyze/fit.py"},
     "numpy": {"analyze/fit.py"},
     "minio": {"observer/backup/s3.py"},
-    "opentelemetry": {"runtime/tracing.py"},
+    "opentelemetry": {"runtime/tracing.py", "runtime/metering.py"},
 }
 
 # These prove what the line did, or run it without a broker: they may import the pure modules of other services.
@@ -51,8 +51,8 @@ PROOFS = {
 # Decisions: values in, values out.
 PURE = {
     "schemas/*.py",
-    "runtime/log_lines.py", "runtime/semconv.py", "runtime/settings.py", "runtime/spans.py", "runtime/vocabulary.py",
-    "runtime/wire.py",
+    "runtime/log_lines.py", "runtime/meter.py", "runtime/semconv.py", "runtime/settings.py", "runtime/spans.py",
+    "runtime/vocabulary.py", "runtime/wire.py",
     "ingest/cost.py", "ingest/link.py", "ingest/market.py", "ingest/market_*.py", "ingest/protocol.py",
     "ingest/recording.py", "ingest/subscriptions.py",
     "ingest/venues/*.py",

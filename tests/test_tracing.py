@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import web
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Encoded
 
 from ingest.market import Frame
@@ -65,6 +67,8 @@ class Collector:
         self.requests = 0
         self.resources: list[dict[str, Any]] = []
         self.hanging = False
+        self.metrics: dict[str, dict[str, Metric]] = {}  # the newest of each service, by name
+        self.metric_requests = 0
 
     @property
     def url(self) -> str:
@@ -82,6 +86,25 @@ class Collector:
                 self.spans += [_got(about["service.name"], span) for span in scope.spans]
         return web.Response()
 
+    async def take_metrics(self, request: web.Request) -> web.Response:
+        self.metric_requests += 1
+        if self.hanging:
+            await asyncio.sleep(3600)
+        body = ExportMetricsServiceRequest.FromString(await request.read())
+        for resource in body.resource_metrics:
+            service = _values(resource.resource.attributes)["service.name"]
+            metrics = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
+            self.metrics[service.removeprefix("mintline-")] = metrics
+        return web.Response()
+
+    def points(self, service: str, name: str) -> dict[tuple[str, str], Any]:
+        """Of one metric, by operation and destination."""
+        metric = self.metrics.get(service, {}).get(name)
+        data = [] if metric is None else getattr(metric, str(metric.WhichOneof("data"))).data_points
+        return {
+            (a["messaging.operation.name"], _destination(a)): one for one in data for a in [_values(one.attributes)]
+        }
+
     def of(self, trace: str) -> list[Got]:
         return [span for span in self.spans if span.trace == trace]
 
@@ -91,6 +114,16 @@ class Collector:
 
 def _values(attributes: Iterable[Any]) -> dict[str, Any]:
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
+
+
+def _destination(attributes: dict[str, Any]) -> str:
+    """By its template, or where it has none by its name; never both."""
+    (found,) = (
+        attributes[f"messaging.destination.{kind}"]
+        for kind in ("template", "name")
+        if f"messaging.destination.{kind}" in attributes
+    )
+    return str(found)
 
 
 def _got(service: str, span: Encoded) -> Got:
@@ -107,6 +140,7 @@ async def collector() -> AsyncIterator[Collector]:
     made = Collector()
     app = web.Application(client_max_size=64 << 20)
     app.router.add_post("/v1/traces", made.take)
+    app.router.add_post("/v1/metrics", made.take_metrics)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", made.port).start()
@@ -327,6 +361,85 @@ def _attributes(collector: Collector, broker: Broker) -> None:
     assert {about["service.namespace"] for about in collector.resources} == {"mintline"}
 
 
+# OpenTelemetry's own metrics
+
+
+async def test_a_tokens_way_is_in_the_messaging_metrics_though_nobody_sampled_it(
+    broker: Broker, bus: Bus, service: Make, venue: Simulator, collector: Collector
+) -> None:
+    await enrolled(broker, "u1", "u2", "u3")
+    variables = otlp(collector, OTEL_METRIC_EXPORT_INTERVAL="100", OTEL_TRACES_SAMPLER="always_off")
+    line = Line(service, broker, venue.url, MINTLINE_TRACE_SLOW_S="3600", **variables)
+    await line.start(*LINE)
+    await venue.send(create("METERED"))
+    await eventually(lambda: filled(bus, 3), "the fills")
+    for name in LINE:  # the end of each is exported, too
+        await line.stop(name)
+    assert collector.spans == []
+
+    coin, decision = "tokens.created.{mint}", "decisions.{strategy}.{mint}"
+    signal_, fill = "signals.{partition}.{user}", "fills.{partition}.{user}"
+
+    def sums(service_name: str, name: str) -> dict[tuple[str, str], int]:
+        return {key: point.as_int for key, point in collector.points(service_name, name).items()}
+
+    sent, consumed = "messaging.client.sent.messages", "messaging.client.consumed.messages"
+    assert sums("ingest", sent) == {("publish", coin): 1}
+    assert sums("analyze", sent) == {("publish", decision): 1}
+    assert sums("dispatch", sent) == {("publish", signal_): 3}
+    assert sums("bots", sent) == {("publish", fill): 6}  # orders, and later the fills
+    assert sums("analyze", consumed) == {("fetch", "TOKENS"): 1}
+    assert sums("dispatch", consumed) == {("fetch", "DECISIONS"): 1}
+    points = collector.metrics["bots"][consumed].sum.data_points
+    assert {_destination(_values(point.attributes)) for point in points} == {"SIGNALS"}
+    assert sum(point.as_int for point in points) == 3
+
+    processing = {name: collector.points(name, "messaging.process.duration") for name in LINE}
+    assert {name: list(found) for name, found in processing.items()} == {
+        "ingest": [], "analyze": [("process", coin)], "dispatch": [("process", decision)],
+        "bots": [("process", signal_)],
+    }  # fmt: skip
+    operations = {key for name in LINE for key in collector.points(name, "messaging.client.operation.duration")}
+    assert operations == {
+        *(("publish", template) for template in (coin, decision, signal_, fill)),
+        *(("fetch", stream) for stream in ("TOKENS", "DECISIONS", "SIGNALS")), ("ack", "$JS.ACK"),
+    }  # fmt: skip
+    _conventions(collector, broker)
+
+
+def _conventions(collector: Collector, broker: Broker) -> None:
+    """What every metric and every point of it has."""
+    for metrics in collector.metrics.values():
+        for name, metric in metrics.items():
+            data = getattr(metric, str(metric.WhichOneof("data")))
+            assert data.aggregation_temporality == AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+            for point in data.data_points:
+                about = _values(point.attributes)
+                assert (about["messaging.system"], about["server.port"]) == ("nats", broker.port)
+                assert {"messaging.operation.type", "server.address"} <= about.keys()
+                assert not {"messaging.message.id", "messaging.client.id", "error.type"} & about.keys()
+                assert 0 < point.start_time_unix_nano <= point.time_unix_nano
+                if not name.endswith("duration"):
+                    assert (metric.unit, metric.sum.is_monotonic) == ("{message}", True)
+                    continue
+                assert metric.unit == "s"
+                assert (point.explicit_bounds[0], point.explicit_bounds[-1]) == (0.005, 10.0)
+                assert sum(point.bucket_counts) == point.count > 0
+                assert 0 <= point.sum < 3600 * point.count
+
+
+async def test_metrics_can_be_left_out_beside_traces(
+    broker: Broker, bus: Bus, service: Make, venue: Simulator, collector: Collector
+) -> None:
+    variables = otlp(collector, OTEL_METRIC_EXPORT_INTERVAL="50", OTEL_METRICS_EXPORTER="none")
+    line = Line(service, broker, venue.url, **variables)
+    await line.start("ingest")
+    await venue.send(create("ALONE"))
+    await eventually(lambda: bool(collector.spans), "the span")
+    await line.stop("ingest")
+    assert collector.metric_requests == 0
+
+
 # Sampling
 
 
@@ -422,7 +535,7 @@ async def test_off_exports_nothing_and_loads_nothing_of_opentelemetry(
     await eventually(lambda: filled(bus, 1), "the fill")
     for name in LINE:
         assert not _has_protobuf(line.services[name].pid), f"{name} has loaded what opentelemetry needs"
-    assert collector.requests == 0
+    assert collector.requests == collector.metric_requests == 0
     for message in await read(bus, "SIGNALS", after_sequence=0):
         context = context_of(message.header_block)
         assert context is not None
@@ -488,6 +601,8 @@ async def test_what_waits_is_exported_at_a_clean_stop(
         ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER"),
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_TRACES_SAMPLER": "sometimes"}, "OTEL_TRACES_SAMPLER"),
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_BSP_MAX_QUEUE_SIZE": "many"}, "OTEL_BSP_MAX_QUEUE_SIZE"),
+        ({"OTEL_METRICS_EXPORTER": "prometheus"}, "OTEL_METRICS_EXPORTER"),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRIC_EXPORT_INTERVAL": "0"}, "OTEL_METRIC_EXPORT_INTERVAL"),
     ],
 )
 def test_a_variable_that_cannot_be_used_ends_the_process_by_its_name(

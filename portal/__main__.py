@@ -16,7 +16,10 @@ FIGURES: Vocabulary = {
         "Requests refused, by reason",
         {"reason": tuple(verdict.name.lower() for verdict in access.Access if verdict is not access.Access.ALLOWED)},
     ),
-    "links_total": Figure("One-time links opened, by outcome", {"outcome": ("used", "refused")}),
+    "logins_total": Figure(
+        "One-time links opened, and admin tokens and sessions' cookies that came with a request, by outcome",
+        {"way": ("link", "token", "cookie"), "outcome": ("accepted", "refused")},
+    ),
     "observer_silent_total": "Questions that observer did not answer in time",
     "bots_silent_total": "Questions that bots did not answer in time",
     "handler_errors_total": "Requests that failed through a fault of ours",

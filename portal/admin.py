@@ -89,10 +89,18 @@ class Admin:
         return access.decide(rule, role, from_listed_address=listed)
 
     async def _role(self, request: Request) -> Role:
-        if access.token_matches(request.headers.get("X-Admin-Token"), self._token):
+        token = request.headers.get("X-Admin-Token")
+        if token and self._accepted("token", access.token_matches(token, self._token)):
             return Role.ADMIN
         cookie = login.read_cookie(request.cookies, behind_tls=self._behind_tls)
-        return (await self._store.role_of(cookie) if cookie else None) or Role.ANONYMOUS
+        role = await self._store.role_of(cookie) if cookie else None
+        if cookie:
+            self._accepted("cookie", role is not None)
+        return role or Role.ANONYMOUS
+
+    def _accepted(self, way: str, accepted: bool) -> bool:
+        self._figures.add("logins_total", way=way, outcome="accepted" if accepted else "refused")
+        return accepted
 
     def _refuse(self, request: Request, verdict: Access) -> Response:
         self._figures.add("requests_refused_total", reason=verdict.name.lower())
@@ -119,8 +127,7 @@ class Admin:
 
     async def _enter(self, request: Request) -> Response:
         role = await self._store.use_link(request.query.get("code", ""))
-        self._figures.add("links_total", outcome="refused" if role is None else "used")
-        if role is None:
+        if not self._accepted("link", role is not None) or role is None:
             text = "This link has been used already, is too old, or was never one of ours."
             return web.html(
                 pages.render("message.html", title="A link works once", text=text, hint=self._link_hint), 403

@@ -55,11 +55,17 @@ class Clock:
 class Portal:
     """A running portal and its stand-in observer. asked: what observer was asked, in order."""
 
-    def __init__(self, port: int, store: Store, clock: Clock, bus: Bus) -> None:
-        self.port, self.store, self.clock, self._bus = port, store, clock, bus
+    def __init__(self, port: int, store: Store, clock: Clock, bus: Bus, figures: Figures) -> None:
+        self.port, self.store, self.clock, self._bus, self._figures = port, store, clock, bus, figures
         self.asked: list[tuple[str, Any]] = []
         self.stats: Any = stats()
         self.health: Any = health()
+
+    def logins(self) -> dict[tuple[str, str], int]:
+        """By way and outcome, those that there were."""
+        ways, outcomes = ("link", "token", "cookie"), ("accepted", "refused")
+        told = {(w, o): self._figures[f"logins_total{{outcome={o},way={w}}}"] for w in ways for o in outcomes}
+        return {each: count for each, count in told.items() if count}
 
     async def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
         return await asyncio.to_thread(self._get, path, method, {k.replace("_", "-"): v for k, v in headers.items()})
@@ -127,11 +133,11 @@ def health(status: str = "healthy") -> dict[str, Any]:
 @asynccontextmanager
 async def running(bus: Bus, *, networks: str = "127.0.0.0/8", behind_tls: bool = False) -> AsyncIterator[Portal]:
     clock = Clock()
-    store = Store(bus, clock)
+    store, figures = Store(bus, clock), Figures(FIGURES)
     admin = Admin(
         bus,
         store,
-        Figures(FIGURES),
+        figures,
         Logger("portal", "json", "error"),
         token=TOKEN,
         networks=access.parse_networks(networks),
@@ -140,7 +146,7 @@ async def running(bus: Bus, *, networks: str = "127.0.0.0/8", behind_tls: bool =
     )
     server = await web.serve(admin.routes(), "127.0.0.1", 0, middleware=admin.guard)
     try:
-        yield Portal(server.port, store, clock, bus)
+        yield Portal(server.port, store, clock, bus, figures)
     finally:
         await server.close()
 
@@ -175,11 +181,13 @@ async def test_without_a_token_or_a_session_nobody_comes_in(portal: Portal, path
         assert list(answer.json) == ["success", "error"]
         assert answer.json["success"] is False
     assert portal.asked == []
+    assert portal.logins() == {("token", "refused"): 1, ("cookie", "refused"): 1}  # an empty header is none
 
 
 @pytest.mark.parametrize("path", ["/api/admin/stats", "/api/admin/health", "/admin"])
 async def test_the_token_opens_every_admin_route(portal: Portal, path: str) -> None:
     assert (await portal.get(path, X_Admin_Token=TOKEN)).status == 200
+    assert portal.logins() == {("token", "accepted"): 1}
 
 
 async def test_other_addresses_are_refused_even_with_the_token(bus: Bus) -> None:
@@ -207,6 +215,7 @@ async def test_a_link_works_once_and_opens_a_session(portal: Portal) -> None:
     assert second.status == 403
     assert "Set-Cookie" not in second.headers
     assert "mintline link" in second.body.decode()
+    assert portal.logins() == {("link", "accepted"): 1, ("cookie", "accepted"): 1, ("link", "refused"): 1}
 
 
 async def test_of_two_who_open_a_link_at_once_one_comes_in(portal: Portal) -> None:
@@ -233,6 +242,7 @@ async def test_a_session_left_alone_ends_and_one_in_use_goes_on(portal: Portal) 
         assert (await portal.get("/api/admin/stats", Cookie=cookie)).status == 200
     portal.clock.now_ns += 30 * 60 * S
     assert (await portal.get("/api/admin/stats", Cookie=cookie)).status == 401
+    assert portal.logins() == {("link", "accepted"): 1, ("cookie", "accepted"): 3, ("cookie", "refused"): 1}
 
 
 async def test_the_bucket_holds_no_secret(portal: Portal, bus: Bus) -> None:

@@ -45,8 +45,17 @@ class Alert(NamedTuple):
         return str(self.rule["labels"]["severity"])
 
 
+class Moment(NamedTuple):
+    """What is known of one alert at one time. fires: what each adds to its rule's own labels and annotations."""
+
+    at: str
+    alert: str
+    fires: list[dict[str, Any]]
+
+
 class Case(NamedTuple):
-    """why: what makes this one worth a look. fires: what each alert adds to its rule's own labels and annotations."""
+    """why: what makes this one worth a look. then: what is seen of the same series at other times, of this alert or of
+    another."""
 
     alert: str
     why: str
@@ -54,6 +63,11 @@ class Case(NamedTuple):
     series: dict[str, int | float | str]
     fires: list[dict[str, Any]]
     interval: str
+    then: tuple[Moment, ...]
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        return (Moment(self.at, self.alert, self.fires), *self.then)
 
 
 def load(path: Path) -> Any:
@@ -71,7 +85,8 @@ def cases() -> Iterator[Case]:
     for path in CASE_FILES:
         for alert, told in load(path).items():
             for one in told:
-                yield Case(alert, one["why"], one["at"], one["series"], one["fires"], one.get("interval", "1m"))
+                then = tuple(Moment(m["at"], m.get("alert", alert), m["fires"]) for m in one.get("then", ()))
+                yield Case(alert, one["why"], one["at"], one["series"], one["fires"], one.get("interval", "1m"), then)
 
 
 RULES = list(rules())
@@ -191,6 +206,7 @@ def test_an_alert_is_seen_to_fire_and_not_to_fire(alert: Alert) -> None:
 
 def test_a_case_is_about_an_alert() -> None:
     assert {case.alert for case in CASES} == set(NAMES)
+    assert {moment.alert for case in CASES for moment in case.moments} == set(NAMES)
 
 
 @each_alert
@@ -222,13 +238,14 @@ def minutes(duration: str) -> int:
 
 
 def promtool_case(case: Case) -> dict[str, Any]:
-    samples = minutes(case.at) // minutes(case.interval)
+    samples = max(minutes(moment.at) for moment in case.moments) // minutes(case.interval)
     series = []
     for name, values in case.series.items():
         notation = values if isinstance(values, str) and not values.isdigit() else f"{values}+0x{samples}"
         series.append({"series": name, "values": notation})
     alerts = [
-        {"eval_time": case.at, "alertname": case.alert, "exp_alerts": expected(case.alert, case.fires)},
+        {"eval_time": one.at, "alertname": one.alert, "exp_alerts": expected(one.alert, one.fires)}
+        for one in case.moments
     ]
     return {"interval": case.interval, "name": case.why, "input_series": series, "alert_rule_test": alerts}
 
@@ -246,10 +263,12 @@ def test_the_alerts_of_a_file_do_what_their_cases_say(file: str, tmp_path: Path)
     names = {alert.name for alert in ALERTS if alert.file == file}
     mine = [case for case in CASES if case.alert in names]
     for interval in sorted({case.interval for case in mine}):
+        asked = [case for case in mine if case.interval == interval]
+        seen = {moment.alert for case in asked for moment in case.moments}
         told = {
-            "rule_files": [str(MONITORING / "rules" / file)],
+            "rule_files": sorted({str(MONITORING / "rules" / alert.file) for alert in ALERTS if alert.name in seen}),
             "evaluation_interval": interval,
-            "tests": [promtool_case(case) for case in mine if case.interval == interval],
+            "tests": [promtool_case(case) for case in asked],
         }
         cases_file = tmp_path / f"{interval}.yml"
         cases_file.write_text(json.dumps(told))  # JSON is YAML

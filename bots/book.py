@@ -41,12 +41,12 @@ PROMPT_NS = 5_000_000_000
 class Book:
     """See the module.
 
-    landing_ns: from an order's decision to its effect. signals_created_at_ns: when the SIGNALS stream was created
+    landing_ns: from an order's decision to its effect. signals_began_at_ns: when the life of SIGNALS began
     (positions.settle).
     """
 
-    def __init__(self, landing_ns: int = LANDING_NS_DEFAULT, signals_created_at_ns: int = 0) -> None:
-        self.signals_created_at_ns = signals_created_at_ns
+    def __init__(self, landing_ns: int = LANDING_NS_DEFAULT, signals_began_at_ns: int = 0) -> None:
+        self.signals_began_at_ns = signals_began_at_ns
         self.prices = Prices()
         self.halted = ""  # why nobody may enter; "" while everybody may
         self.revision = 0  # of the `bots` bucket
@@ -128,7 +128,7 @@ class Book:
                 if self._apply(append.user, account, entry):
                     self._schedule(append.user, entry.mint, append.at_ns)
         finally:
-            positions.settle(account, append, user_sequence, self.signals_created_at_ns)
+            positions.settle(account, append, user_sequence, self.signals_began_at_ns)
 
     def pass_over(self, user: str, user_sequence: int) -> None:
         """Note a stored line that cannot be read: the user's next one is decided on its sequence."""
@@ -214,7 +214,7 @@ class Book:
         """Drafts of the group are stored, contiguous from first_sequence."""
         for sequence, draft in enumerate(drafts, first_sequence):
             append = draft.append
-            positions.settle(self._accounts[append.user], append, sequence, self.signals_created_at_ns)
+            positions.settle(self._accounts[append.user], append, sequence, self.signals_began_at_ns)
             group.before.pop(append.user, None)
 
     def undo(self, group: Group) -> None:

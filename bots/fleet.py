@@ -23,7 +23,7 @@ from bots.snapshots import Snapshots
 from bots.telling import Teller
 from bots.traced import Traced
 from bots.watching import Watching
-from runtime import buckets, rosters, telemetry, wire
+from runtime import buckets, lives, rosters, telemetry, wire
 from runtime.process import Process
 from runtime.readers import Follower, Interrupted
 from runtime.wire import In
@@ -134,9 +134,9 @@ class Fleet:
     async def _restore(self) -> None:
         """The gained partitions as far as their snapshots go."""
         folded, ledger = self._owning.folded, await self._bus.stream_info("FILLS")
-        created = (await self._bus.stream_info("SIGNALS"))["created"]
-        self.book.signals_created_at_ns = telemetry.parse_time_ns(created)
-        if self._snapshots.of_other_streams(f"{ledger['created']} {created}"):
+        began = lives.began(await self._bus.stream_info("SIGNALS"))
+        self.book.signals_began_at_ns = telemetry.parse_time_ns(began)
+        if self._snapshots.of_other_streams(f"{ledger['created']} {began}"):
             self.book.keep(lambda user: False)
             self._looked_back.clear()
             folded.update(dict.fromkeys(folded, 0))

@@ -140,23 +140,23 @@ def settles_signal(entry: Entry) -> bool:
     return False
 
 
-def apply(account: Account, append: Append, sequence: int, signals_created_at_ns: int = 0) -> bool:
+def apply(account: Account, append: Append, sequence: int, signals_began_at_ns: int = 0) -> bool:
     """Fold one line of the ledger in; False where it was folded before.
 
-    signals_created_at_ns: when the SIGNALS stream was created; an older line says nothing of its sequences.
+    signals_began_at_ns: when the life of SIGNALS began (runtime/lives.py); an older line says nothing of its sequences.
     Raises LedgerError.
     """
     if sequence <= account.last_sequence:
         return False
     take(account, append.entries)
-    settle(account, append, sequence, signals_created_at_ns)
+    settle(account, append, sequence, signals_began_at_ns)
     return True
 
 
-def settle(account: Account, append: Append, sequence: int, signals_created_at_ns: int = 0) -> None:
+def settle(account: Account, append: Append, sequence: int, signals_began_at_ns: int = 0) -> None:
     """Note that a line, whose entries were taken, is durable."""
     account.last_sequence = sequence
-    if append.at_ns >= signals_created_at_ns:
+    if append.at_ns >= signals_began_at_ns:
         account.signal_sequence = max(account.signal_sequence, append.signal_sequence)
 
 

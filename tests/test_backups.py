@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from observer.backup import backups
-from observer.backup.backups import BackupSettings, backup, kept, restore, verify
+from observer.backup.backups import backup, kept, restore, verify
 from observer.backup.digest import RECORD
 from observer.backup.drill import scratch
 from observer.backup.manifest import (
@@ -36,9 +36,9 @@ from observer.backup.manifest import (
     sums_text,
 )  # fmt: skip
 from observer.backup.store import BackupError
+from observer.backup.testing import PARTITIONS, SETTINGS, another, common
 from runtime import buckets, testing
 from runtime.bus import Bus
-from runtime.embedded import broker_config
 from runtime.readers import DurableReader, read
 from runtime.settings import Common
 from runtime.testing import Broker, Service, eventually
@@ -57,12 +57,6 @@ from schemas.subjects import (
 )
 
 USERS = 50
-SETTINGS = BackupSettings(backup_disk_reserve_bytes=0, backup_s_max=120.0)
-PARTITIONS = 4
-
-
-def common(broker: Broker, tmp_path: Path) -> Common:
-    return Common(nats_url=broker.url, data_dir=str(tmp_path / "data"), partitions=PARTITIONS)
 
 
 async def fill(bus: Bus) -> None:
@@ -138,20 +132,6 @@ async def contents(bus: Bus, streams: Sequence[Stream] = STREAMS) -> dict[str, l
             messages = await read(bus, stream.name, after_sequence=0)
             found[stream.name] = [(m.sequence, m.at_ns, m.subject, m.header_block, m.data) for m in messages]
     return found
-
-
-@contextlib.asynccontextmanager
-async def another(tmp_path: Path) -> AsyncIterator[Broker]:
-    """A broker that does not sync each message, as a restoration wants it."""
-    text = broker_config().read_text().replace("sync_interval: always", 'sync_interval: "1s"')
-    config = tmp_path / "unsynced.conf"
-    config.write_text(text)
-    broker = Broker(tmp_path / "another", config)
-    broker.start()
-    try:
-        yield broker
-    finally:
-        broker.kill()
 
 
 def folder_of(tmp_path: Path, name: str) -> Path:

@@ -59,14 +59,14 @@ def test_a_signal_that_the_ledger_settled_is_skipped_after_a_restart() -> None:
 def test_a_line_older_than_the_signals_stream_settles_nothing_in_it(created_at_ns: int, decided: int) -> None:
     line = decide(book_of("u"), [], arrive(asked("u"), first=7), NOW).drafts[0].append
     book = book_of("u")
-    book.signals_created_at_ns = created_at_ns
+    book.signals_began_at_ns = created_at_ns
     book.fold(line, 1)
     assert decide(book, [], arrive(asked("u", "B"), first=2), NOW).decided == decided
 
 
 def test_the_same_holds_for_a_line_of_ones_own() -> None:
     book = book_of("u")
-    book.signals_created_at_ns = NOW + 1
+    book.signals_began_at_ns = NOW + 1
     store(book, decide(book, [], arrive(asked("u"), first=7), NOW))
     assert decide(book, [], arrive(asked("u", "B"), first=2), NOW).decided == 1
 

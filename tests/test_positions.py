@@ -118,10 +118,10 @@ def test_the_signal_watermark_only_rises() -> None:
 
 def test_a_line_from_before_the_signals_stream_says_nothing_of_its_sequences() -> None:
     account = Account()
-    apply(account, append(buy(10, 100), signal_sequence=900, at_ns=99), 1, signals_created_at_ns=100)
+    apply(account, append(buy(10, 100), signal_sequence=900, at_ns=99), 1, signals_began_at_ns=100)
     assert (account.signal_sequence, account.last_sequence) == (0, 1)
     assert "M" in account.positions
-    apply(account, append(signal_sequence=2, at_ns=100), 2, signals_created_at_ns=100)
+    apply(account, append(signal_sequence=2, at_ns=100), 2, signals_began_at_ns=100)
     assert account.signal_sequence == 2
 
 

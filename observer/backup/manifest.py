@@ -10,8 +10,7 @@
 **Consistent with itself.** A stage appends what it did, then acknowledges; so what is acknowledged lies in the streams
 behind it. The floors of all consumers are noted first, then streams are taken from the end of the line to its
 beginning, and a restoration sets the consumers back to the noted floors: nothing that counts as done lacks its outcome,
-no outcome lacks its cause, and what was done in between is found by reading back, as after any crash (but for the
-watermarks of bots, see docs/backups.md).
+no outcome lacks its cause, and what was done in between is found by reading back, as after any crash.
 """
 
 from __future__ import annotations
@@ -39,6 +38,8 @@ _SUM = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.-]{1,200})\Z")
 _LINE = tuple(
     stream.name
     for stream in (
+        subjects.COUNTS,  # names lines of ADVISORIES
+        subjects.ADVISORIES,
         subjects.FOLDS,  # names lines of FILLS
         subjects.FILLS,  # settle signals
         subjects.SIGNALS,  # come of decisions, and name revisions of `bots`
@@ -73,7 +74,8 @@ class Floor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamPart(msgspec.Struct, frozen=True, kw_only=True):
-    """One stream. config, state: as JetStream gave them when the snapshot began.
+    """One stream. config, state: as JetStream gave them when the snapshot began. began: its life (runtime/lives.py);
+    "" in backups of former versions.
 
     messages: read for the reference. settled, read, fleeting: see backup_digest.Comparison.
     """
@@ -88,6 +90,7 @@ class StreamPart(msgspec.Struct, frozen=True, kw_only=True):
     read: int
     fleeting: tuple[Range, ...]
     consumers: tuple[Floor, ...]
+    began: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

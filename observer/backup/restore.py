@@ -12,10 +12,15 @@ import msgspec
 from observer.backup.manifest import Manifest, StreamPart
 from observer.backup.store import BackupError, portions
 from observer.backup.take import Say, durable_floors
-from runtime import snapshots
+from runtime import lives, snapshots
 from runtime.bus import Bus, BusError
+from schemas.subjects import ADVISORIES, COUNTS, FILLS, SIGNALS
 
 LISTEN_S = 2.5  # every process says its status once a second
+
+# Where sequences of a stream are remembered. A stream that comes back without what remembers it begins a new life: the
+# memory there is of messages that it does not hold.
+REMEMBERED_IN = {SIGNALS.name: FILLS.name, ADVISORIES.name: COUNTS.name}
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,16 +53,17 @@ async def restore(
     if existing and not overwrite:
         held = ", ".join(f"{name} ({there[name]['state']['messages']} messages)" for name in existing)
         raise BackupError(f"the broker has {held}; --overwrite deletes them first")
+    names = {part.name for part in parts}
     done: list[Restored] = []
     for part in reversed(parts):  # from the beginning of the line to its end
         say(f"{part.name}: restoring {part.snapshot.bytes:,} bytes")
         try:
             if part.name in existing:
                 await bus.api(f"STREAM.DELETE.{part.name}")
-            done.append(await _restore_stream(bus, folder, part))
+            began = part.began if REMEMBERED_IN.get(part.name, part.name) in names else ""
+            done.append(await _restore_stream(bus, folder, part, began))
         except BusError as error:
             raise BackupError(_half_done(part.name, done, error)) from None
-    names = {part.name for part in parts}
     return Report(name=manifest.name, streams=tuple(done), untouched=tuple(sorted(there.keys() - names)))
 
 
@@ -77,9 +83,9 @@ async def heard(bus: Bus) -> list[str]:
     return sorted(found)
 
 
-async def _restore_stream(bus: Bus, folder: Path, part: StreamPart) -> Restored:
+async def _restore_stream(bus: Bus, folder: Path, part: StreamPart, began: str) -> Restored:
     chunks = portions(folder / part.snapshot.name, snapshots.RESTORE_CHUNK_BYTES)
-    await snapshots.restore(bus, part.name, part.config, part.state, chunks)
+    await snapshots.restore(bus, part.name, lives.continuing(part.config, began), part.state, chunks)
     restored = await durable_floors(bus, part.name)
     set_back = 0
     for consumer in part.consumers:

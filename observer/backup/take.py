@@ -24,7 +24,7 @@ from observer.backup.manifest import (
     taking_order,
 )  # fmt: skip
 from observer.backup.store import BackupError, free_bytes, write_synced
-from runtime import snapshots, telemetry
+from runtime import lives, snapshots, telemetry
 from runtime.bus import Bus
 from runtime.readers import Follower
 from runtime.wire import In
@@ -93,7 +93,8 @@ async def _take_stream(bus: Bus, folder: Path, stream: str, floors: Mapping[str,
     say(f"{stream}: reading")
     witnessed = Witnessed()
     with _Output(folder / file_of(stream, "digests")) as digests:
-        settled = int((await bus.stream_info(stream))["state"]["last_seq"])
+        info = await bus.stream_info(stream)
+        settled = int(info["state"]["last_seq"])
         settled = max(settled, await _read(bus, stream, 0, settled, witnessed, digests))
         say(f"{stream}: snapshot of {witnessed.count:,} messages")
         with _Output(folder / file_of(stream, "snapshot")) as file:
@@ -119,6 +120,7 @@ async def _take_stream(bus: Bus, folder: Path, stream: str, floors: Mapping[str,
             for name, floor in sorted(floors.items())
             if name in floors_after
         ),
+        began=lives.began(info),
     )
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from observer.letters import advisory
 from observer.letters.advisory import Kind
-from runtime import buckets
+from runtime import buckets, lives
 from runtime.bus import BusError, Unavailable, WrongSequence
 from runtime.letters import send
 from runtime.process import Process
@@ -56,7 +56,7 @@ BUCKET, KEY = "counts", "advisories"
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True):
-    """created: when the stream was created that the sequence is of. sequence: advisories up to here are counted."""
+    """created: when the life of the stream began that the sequence is of. sequence: up to here they are counted."""
 
     created: str = ""
     sequence: int = 0
@@ -98,7 +98,7 @@ class Advisories:
             await self._reader.close()
 
     async def _start(self) -> None:
-        created = str((await self._bus.stream_info(ADVISED.stream))["created"])
+        created = lives.began(await self._bus.stream_info(ADVISED.stream))
         entry = await buckets.get(self._bus, BUCKET, KEY)
         self._counted, self._revision = _known(entry), 0 if entry is None else entry.revision
         if self._counted.created != created:  # its sequences begin anew

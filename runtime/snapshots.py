@@ -7,7 +7,7 @@ all fitted into one chunk; any other status is a failure. Streams in memory have
 
 **A restoration stores message by message, and gives up when it takes nothing for 5 s.** It unpacks up to 1 MiB of
 messages at once. Where the server syncs each of them (`sync_interval: always`), a slow disk takes longer than that,
-and all that is said is "read/write on closed pipe": restore into a server that does not.
+and all that is said is "read/write on closed pipe": such a server is given small frames (`runtime/frames.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from runtime.bus import Bus, Unavailable, api_answer
 from runtime.wire import message_frame, parse_headers
 
 CHUNK_BYTES = 128 * 1024
-RESTORE_CHUNK_BYTES = 16 * 1024  # small, because the server's patience is counted from one chunk to the next
 ANSWER_S_MAX = 300.0  # the server reads every message to check it before it answers, and again when it restores
 SILENCE_S_MAX = 20.0
 RESTORE_FAILED = 10062
@@ -94,6 +93,8 @@ async def restore(
     bus: Bus, stream: str, config: Mapping[str, Any], state: Mapping[str, Any], chunks: Iterable[bytes]
 ) -> None:
     """Make a stream, which must be absent, from its snapshot. config: may differ from the one it had.
+
+    chunks: its bytes; each must fit `max_payload`.
 
     Raises Unavailable, BusError.
     """

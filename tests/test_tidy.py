@@ -52,8 +52,8 @@ PROOFS = {
 # Decisions: values in, values out.
 PURE = {
     "schemas/*.py",
-    "runtime/lives.py", "runtime/log_lines.py", "runtime/meter.py", "runtime/semconv.py", "runtime/settings.py",
-    "runtime/spans.py", "runtime/vocabulary.py", "runtime/wire.py",
+    "runtime/frames.py", "runtime/lives.py", "runtime/log_lines.py", "runtime/meter.py", "runtime/semconv.py",
+    "runtime/settings.py", "runtime/spans.py", "runtime/vocabulary.py", "runtime/wire.py",
     "ingest/cost.py", "ingest/link.py", "ingest/market.py", "ingest/market_*.py", "ingest/protocol.py",
     "ingest/recording.py", "ingest/subscriptions.py",
     "ingest/venues/*.py",

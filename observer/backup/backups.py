@@ -184,7 +184,7 @@ async def restore(
                 manifest = await asyncio.to_thread(check_sums, folder, name)
             except Damaged as error:
                 raise BackupError(f"backup {name} is damaged: {error}") from None
-            return await restore_into(bus, folder, manifest, only, overwrite=overwrite, say=say)
+            return await restore_into(bus, folder, manifest, only, overwrite=overwrite, synced=into is None, say=say)
 
 
 async def run(process: Process, settings: BackupSettings) -> None:

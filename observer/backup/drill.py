@@ -103,7 +103,7 @@ async def drill(folder: Path, name: str, root: Path, reserve_bytes: int, say: Sa
 
 async def _drill_stream(bus: Bus, folder: Path, part: StreamPart, say: Say) -> tuple[list[str], int, int]:
     """What is wrong with one stream, messages found equal, messages with nothing to compare them with."""
-    chunks = portions(folder / part.snapshot.name, snapshots.RESTORE_CHUNK_BYTES)
+    chunks = portions(folder / part.snapshot.name, snapshots.CHUNK_BYTES)
     try:
         await snapshots.restore(bus, part.name, drill_config(part.config), part.state, chunks)
     except BusError as error:

@@ -12,7 +12,7 @@ import msgspec
 from observer.backup.manifest import Manifest, StreamPart
 from observer.backup.store import BackupError, portions
 from observer.backup.take import Say, durable_floors
-from runtime import lives, snapshots
+from runtime import frames, lives, snapshots
 from runtime.bus import Bus, BusError
 from schemas.subjects import ADVISORIES, COUNTS, FILLS, SIGNALS
 
@@ -41,9 +41,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def restore(
-    bus: Bus, folder: Path, manifest: Manifest, only: Sequence[str], *, overwrite: bool, say: Say
+    bus: Bus, folder: Path, manifest: Manifest, only: Sequence[str], *, overwrite: bool, synced: bool, say: Say
 ) -> Report:
-    """only: names of streams; all of them if empty. Raises BackupError, BusError, Unavailable, OSError."""
+    """only: names of streams; all of them if empty. synced: whether the broker may sync each message.
+
+    Raises BackupError, BusError, Unavailable, OSError.
+    """
     parts = _chosen(manifest, only)
     there = {info["config"]["name"]: info for info in await snapshots.listed(bus, "STREAM.LIST", "streams")}
     running = await heard(bus)
@@ -61,7 +64,7 @@ async def restore(
             if part.name in existing:
                 await bus.api(f"STREAM.DELETE.{part.name}")
             began = part.began if REMEMBERED_IN.get(part.name, part.name) in names else ""
-            done.append(await _restore_stream(bus, folder, part, began))
+            done.append(await _restore_stream(bus, folder, part, began, synced=synced))
         except BusError as error:
             raise BackupError(_half_done(part.name, done, error)) from None
     return Report(name=manifest.name, streams=tuple(done), untouched=tuple(sorted(there.keys() - names)))
@@ -83,8 +86,10 @@ async def heard(bus: Bus) -> list[str]:
     return sorted(found)
 
 
-async def _restore_stream(bus: Bus, folder: Path, part: StreamPart, began: str) -> Restored:
-    chunks = portions(folder / part.snapshot.name, snapshots.RESTORE_CHUNK_BYTES)
+async def _restore_stream(bus: Bus, folder: Path, part: StreamPart, began: str, *, synced: bool) -> Restored:
+    chunks = portions(folder / part.snapshot.name, snapshots.CHUNK_BYTES)
+    if synced:
+        chunks = frames.small(chunks)
     await snapshots.restore(bus, part.name, lives.continuing(part.config, began), part.state, chunks)
     restored = await durable_floors(bus, part.name)
     set_back = 0
@@ -105,5 +110,5 @@ def _half_done(name: str, done: Sequence[Restored], error: BusError) -> str:
     before = f"; restored before it: {', '.join(one.name for one in done)}" if done else ""
     hint = ""
     if error.code == snapshots.RESTORE_FAILED:
-        hint = "; a broker that syncs every message gives up on a slow disk: see docs/backups.md, Restoring"
+        hint = "; the broker took too long to sync messages: see docs/backups.md, Restoring"
     return f"{name} could not be restored: {error}{hint}{before}"

@@ -226,7 +226,6 @@ class Book:
             for entry in group.entries[user]:
                 if isinstance(entry, Intent) and entry.side is Side.SELL and entry.reason is not Reason.SELL_SIGNAL:
                     self._undone.append((entry.at_ns, user, entry.mint))
-        group.before.clear()
 
     # In the order of time
 

@@ -354,12 +354,13 @@ class Life:
         setattr(self.process.bus, "append", hanging)
         return waiting, go_on
 
-    async def silence(self, bus: Bus) -> None:
+    async def silence(self) -> None:
         """As when its time as a member is over: it announces itself no more, and is forgotten."""
         for task in self.process._tasks:
             if task.get_name() == "announce":
                 task.cancel()
-        await buckets.delete(bus, "members", f"{self.process.service}.{self.process.instance}")
+        # By its own connection: behind an announcement that is under way.
+        await buckets.delete(self.process.bus, "members", f"{self.process.service}.{self.process.instance}")
 
     async def stop(self) -> None:
         """In good order."""

@@ -185,7 +185,7 @@ async def test_an_owner_that_wakes_up_overtaken_is_refused_though_nobody_has_wri
         asleep, wake = sleeper.hold_decisions(monkeypatch)
         await tell(opened, EVENTS)
         await asleep.wait()
-        await sleeper.silence(opened)
+        await sleeper.silence()
         async with analyzer("b", 1) as successor:
             _, go_on = successor.hold_decisions(monkeypatch)
             await eventually(lambda: successor.figure("parts_owned") == 1 and successor.process.is_ready, "b to own")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from bots.testing import (
+    SOL,
     configure,
     dead,
     done,
     fleet,
+    happen,
     ledger,
     once,
     outcomes,
@@ -20,10 +22,11 @@ from bots.testing import (
 from runtime import buckets
 from runtime.bus import Bus
 from runtime.telemetry import now_ns
-from runtime.testing import Broker, Proxy
+from runtime.testing import Broker, Proxy, eventually
 from runtime.wire import Out
+from schemas import subjects
 from schemas.codec import encode
-from schemas.events import Append, Fill, Reason, Side
+from schemas.events import Append, Fill, Origin, Reason, Side
 
 
 @pytest.mark.parametrize(
@@ -36,14 +39,33 @@ from schemas.events import Append, Fill, Reason, Side
 )
 async def test_a_malformed_signal_goes_to_dead_and_the_rest_goes_on(broker: Broker, bus: Bus, data: bytes) -> None:
     await configure(bus, "a", "b")
-    async with fleet(broker.url):
+    async with fleet(broker.url) as running:
         await send(bus, signal("a", 1))
         await bus.append([Out("signals.a", data)])
         await send(bus, signal("a", 2), signal("b", 2))
         (letter,) = await dead(bus, 1)
         await done(bus)
+        assert running.figure("dead_letters_total") == 1
     assert (letter.source, letter.sequence, letter.payload) == ("SIGNALS", 2, data.decode())
     assert await outcomes(bus) == once([signal("a", 1), signal("a", 2), signal("b", 2)])
+
+
+async def test_what_cannot_be_read_of_the_market_is_counted_and_the_rest_decides(broker: Broker, bus: Bus) -> None:
+    """Its copies in DEAD are made by the stages that work on every event and every decision."""
+    await configure(bus, "a", stop_loss_percent=40)
+    async with fleet(broker.url) as running:
+        await send(bus, signal("a", mint="M", lamports=60 * SOL))
+        await done(bus)
+        await bus.append([Out("tokens.traded.M", b"{nonsense")])
+        await bus.append([Out(subjects.decision_subject(Origin.RUG_ALARM, "M"), b"{nonsense")])
+        await happen(bus, trade("M", 0))
+        await eventually(lambda: running.figure("dead_letters_total") == 2, "both to be counted")
+
+        async def sold() -> bool:
+            entries = [entry for line in await ledger(bus) for entry in line.entries]
+            return [e.reason for e in entries if isinstance(e, Fill)] == [Reason.SIGNAL, Reason.STOP_LOSS]
+
+        await eventually(sold, "the later price to end the position")
 
 
 def senseless(user: str) -> Append:

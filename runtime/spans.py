@@ -36,6 +36,20 @@ _traceparent: Final = re.compile(
 _SAMPLED: Final = frozenset((b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"))
 _CONTEXT_LINES: Final = (b"\r\ntraceparent: ", b"\r\ntracestate: ", b"\r\nbaggage: ")
 
+# What the exporter would pass over in silence, or fail on without a name.
+_EXPORTER: Final = r"OTEL_EXPORTER_OTLP_(TRACES_)?"
+_USABLE: Final = tuple(
+    (re.compile(name), re.compile(value), what)
+    for name, value, what in (
+        (_EXPORTER + "ENDPOINT", r"https?://[^/\s]\S*", "an address with http:// or https://"),
+        (_EXPORTER + "PROTOCOL", r"http/protobuf", "http/protobuf"),
+        (_EXPORTER + "TIMEOUT", r"(?=.*[1-9])\d+(\.\d+)?", "seconds above 0"),
+        (_EXPORTER + "COMPRESSION", r"(?i)none|gzip|deflate", "none, gzip or deflate"),
+        (_EXPORTER + "HEADERS", r"[^=,\s]+\s*=[^,]*(,\s*[^=,\s]+\s*=[^,]*)*", "name=value, with commas between"),
+        (r"OTEL_(\w+_)?(COUNT|LENGTH)_LIMIT", r"\d+", "a number"),
+    )
+)
+
 
 class Kind(Enum):
     CLIENT = "CLIENT"
@@ -124,9 +138,10 @@ def wanted(environ: Mapping[str, str]) -> bool:
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     if exporter == "none" or not (exporter or any(environ.get(name, "").strip() for name in endpoints)):
         return False
-    for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
-        if environ.get(name, "http/protobuf").strip() not in ("", "http/protobuf"):
-            raise SettingsError(f"{name}: http/protobuf, not {environ[name]!r}")
+    for name, text in environ.items():
+        for named, usable, what in _USABLE:
+            if named.fullmatch(name) and text.strip() and not usable.fullmatch(text.strip()):
+                raise SettingsError(f"{name}: {what}" + ("" if "HEADERS" in name else f", not {text!r}"))
     return True
 
 

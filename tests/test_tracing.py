@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -496,6 +497,35 @@ async def test_a_slow_token_is_kept_whole_though_nobody_sampled_it(
     assert [span.name for span in collector.of(trace) if span.parent not in ids] == ["publish tokens.created.{mint}"]
 
 
+async def test_a_signal_that_came_too_late_is_an_error_that_is_kept_though_nobody_sampled_it(
+    broker: Broker, bus: Bus, service: Make, venue: Simulator, collector: Collector
+) -> None:
+    await enrolled(broker, "u1", "u2")
+    line = Line(service, broker, venue.url, **otlp(collector, OTEL_TRACES_SAMPLER="always_off"))
+    await line.start("analyze", "dispatch", "ingest", MINTLINE_TRACE_SLOW_S="3600", MINTLINE_DISPATCH_SIGNAL_TTL_S="1")
+    await venue.send(create("LATE"))
+    told = await _stored(bus, "SIGNALS")
+    expires_at_ns = json.loads(told[-1].data)["expires_at_ns"]
+    await eventually(lambda: time.time_ns() > expires_at_ns, "the signals to expire")
+    assert collector.spans == []
+    await line.start("bots", MINTLINE_TRACE_SLOW_S="3600")
+    trace = json.loads((await read(bus, "TOKENS", after_sequence=0))[0].data)["id"]
+    await eventually(lambda: "publish tokens.created.{mint}" in {s.name for s in collector.of(trace)}, "the whole way")
+    await eventually(lambda: len(collector.named("process signals.{partition}.{user}", trace)) == 1, "the refusal")
+    (refused,) = collector.named("process signals.{partition}.{user}", trace)
+    assert (refused.failed, refused.attributes["error.type"]) == (True, "EXPIRED")
+    assert refused.attributes["mintline.kept"] == "EXPIRED"
+    assert {link[2]["messaging.message.id"].rpartition(":")[2] for link in refused.links} == {"u1", "u2"}
+    assert [span.name for span in collector.of(trace) if span.failed] == [refused.name]
+    entries = [
+        entry
+        for message in await read(bus, "FILLS", after_sequence=0)
+        if subjects.about_user(message.subject)
+        for entry in json.loads(message.data)["entries"]
+    ]
+    assert [entry["reason"] for entry in entries] == ["EXPIRED"] * 2
+
+
 async def _stored(bus: Bus, stream: str) -> list[Any]:
     async def some() -> bool:
         return bool((await bus.stream_info(stream))["state"]["messages"])
@@ -603,6 +633,7 @@ async def test_what_waits_is_exported_at_a_clean_stop(
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_BSP_MAX_QUEUE_SIZE": "many"}, "OTEL_BSP_MAX_QUEUE_SIZE"),
         ({"OTEL_METRICS_EXPORTER": "prometheus"}, "OTEL_METRICS_EXPORTER"),
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRIC_EXPORT_INTERVAL": "0"}, "OTEL_METRIC_EXPORT_INTERVAL"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT: an address"),
     ],
 )
 def test_a_variable_that_cannot_be_used_ends_the_process_by_its_name(

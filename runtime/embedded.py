@@ -157,6 +157,11 @@ class Child:
     def _told_to_stop(self) -> bool:
         return self._stopping  # a method: it changes while we wait
 
+    def renew(self) -> None:
+        """Have it end in good order, and be started again as when it dies."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL for what is still there after STOP_S_MAX."""
         self._stopping = True

@@ -35,6 +35,7 @@ from runtime.embedded import (
     write_json,
 )
 from runtime.logfiles import FiledLogger, LogFile
+from runtime.reviving import revive
 from runtime.screen import Screen, totals
 from runtime.settings import SERVICES, Common, load_common
 from runtime.standalone import fail
@@ -77,6 +78,7 @@ class Up:
         self.stop = asyncio.Event()
         self.endpoints: dict[str, Any] = {}
         self.since_ns = time.time_ns()
+        self._reviving: asyncio.Task[None] | None = None
 
     def environ(self, **more: str) -> dict[str, str]:
         return {
@@ -93,10 +95,12 @@ class Up:
         options = self.options
         port, monitor = free_port(BROKER_PORT), free_port(MONITOR_PORT)
         self.endpoints["nats"] = f"nats://127.0.0.1:{port}"
-        self.endpoints["nats_monitor"] = f"http://127.0.0.1:{monitor}"
-        await self._start(broker_child(options.data_dir / "nats", port, monitor, self.log))
-        if not await answers(f"http://127.0.0.1:{monitor}/healthz", START_S_MAX):
+        self.endpoints["nats_monitor"] = monitor_url = f"http://127.0.0.1:{monitor}"
+        broker, health = broker_child(options.data_dir / "nats", port, monitor, self.log), f"{monitor_url}/healthz"
+        await self._start(broker)
+        if not await answers(health, START_S_MAX):
             raise StartError(f"nats-server does not answer; see {options.data_dir / 'nats' / 'nats.log'}")
+        self._reviving = asyncio.create_task(revive(broker, health, options.data_dir, self.log))
         api_key = os.environ.get("MINTLINE_INGEST_API_KEY", "")
         self.endpoints["feed"] = options.feed
         if options.demo and not options.feed:
@@ -142,9 +146,12 @@ class Up:
 
     def write_endpoints(self) -> None:
         self.endpoints["pids"] = {child.name: child.pid for child in self.children}
-        write_json(self.options.data_dir / ENDPOINTS, self.endpoints)
-        if "metrics" in self.endpoints:  # a process may die before all are up
-            write_json(self.options.data_dir / TARGETS, targets(self.endpoints["metrics"]))
+        try:
+            write_json(self.options.data_dir / ENDPOINTS, self.endpoints)
+            if "metrics" in self.endpoints:  # a process may die before all are up
+                write_json(self.options.data_dir / TARGETS, targets(self.endpoints["metrics"]))
+        except OSError as error:  # a full disk is no reason not to look after children
+            self.log.error("endpoints_not_written", reason=str(error))
 
     def _log_path(self, name: str) -> Path:
         return self.options.data_dir / "logs" / f"{name}.log"
@@ -223,6 +230,8 @@ class Up:
 
     async def close(self) -> None:
         """Intake first, the broker last; within a group, all at once. Nobody is to be asked for figures any more."""
+        if self._reviving is not None:
+            self._reviving.cancel()
         (self.options.data_dir / TARGETS).unlink(missing_ok=True)
         order = (("simulator", "ingest"), ("portal", "observer", "analyze"), ("dispatch",), ("bots",), ("nats-server",))
         for names in order:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,24 @@ async def venue() -> AsyncIterator[Simulator]:
 async def bus(broker: testing.Broker) -> AsyncIterator[Bus]:
     async with testing.bus(broker) as opened:
         yield opened
+
+
+SMALL_DISK_MB = 64
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that a test can fill."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_MB}m", "tmpfs", str(place)]
+    try:
+        refused = subprocess.run(mount, capture_output=True, text=True).stderr.strip()
+    except FileNotFoundError as error:
+        refused = str(error)
+    if not place.is_mount():
+        pytest.skip(f"no file system can be mounted here: {refused}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)  # what still writes there is about to be killed

@@ -390,8 +390,6 @@ async def test_a_backup_of_a_line_that_works_is_consistent_with_itself(
     manifest = await backup(here, SETTINGS)
     assert line.tokens > before, "the line stood still meanwhile"
     await line.stop()
-    moved = [part.name for part in manifest.streams if part.read > part.settled]
-    assert {"SCORES", "TOKENS"} & {name.removeprefix("KV_").upper() for name in moved}
     async with another(tmp_path) as other, testing.bus(other, declared=False) as there:
         await restore(common(other, tmp_path), SETTINGS, manifest.name)
         for stream, consumer, effects in (("TOKENS", "analyze", "DECISIONS"), ("SIGNALS", "p1", "FILLS")):

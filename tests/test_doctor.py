@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from observer.admin import HealthAnswer
@@ -193,6 +194,30 @@ async def test_a_full_disk_is_critical_and_the_line_unhealthy(
     full = await system.becomes("the disk to be judged", lambda ran: "cpu" in ran.json["checks"])
     assert (full.status, full.levels("disk"), full.json["status"]) == (1, ["critical"], "unhealthy")
     assert full.json["remedies"]["disk"].startswith("Make room")
+
+
+def fill(disk: Path, percent: float) -> None:
+    """So much of a file system is used, by one file more or less."""
+    filler = disk / "filler"
+    filler.unlink(missing_ok=True)
+    usage = psutil.disk_usage(str(disk))
+    filler.write_bytes(bytes(int(usage.total * percent / 100) - usage.used))
+
+
+async def test_a_small_disk_that_fills_is_a_warning_and_then_critical_with_value_and_limit(
+    bus: Bus, broker: Broker, service: Make, small_disk: Path
+) -> None:
+    system = System(service, broker, small_disk / "data")
+    system.start("observer", MINTLINE_OBSERVER_DISK_PERCENT_MAX="90", MINTLINE_OBSERVER_DISK_PERCENT_CRITICAL="95")
+    for percent, level in ((50, "good"), (93, "warning"), (98, "critical"), (50, "good")):
+        fill(small_disk, percent)
+        found = await system.becomes(f"{level} at {percent} %", lambda ran: ran.levels("disk") == [level])  # noqa: B023
+        disk = found.json["checks"]["disk"]
+        assert disk["value"] == pytest.approx(percent, abs=1)
+        assert (disk["limit"], disk["critical"], disk["unit"]) == (90.0, 95.0, "%")
+        assert disk["ok"] is (level == "good")
+        assert found.status == 1  # also while the disk is good: other processes are missing
+        assert ("disk" in found.json["remedies"]) == (level != "good")
 
 
 async def test_a_setting_that_cannot_be_used_is_named_with_status_two() -> None:

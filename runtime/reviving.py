@@ -1,0 +1,57 @@
+"""A broker whose disk was full is started again once there is room.
+
+A write that fails (no space left) ends a stream for nats-server 2.15.1 (checked): it stores nothing more in it, answers
+nobody who publishes, and goes on so when there is room again; what was acknowledged before is there. Only `/healthz`
+says it, and only a new start helps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from runtime.embedded import Child
+from runtime.telemetry import Logger
+from runtime.web import fetch
+
+LOOK_S = 2.0
+ANSWER_S_MAX = 5.0
+ROOM_BYTES_MIN = 16 << 20  # less is full again at once
+
+
+class _Health(msgspec.Struct, frozen=True):
+    status: str = ""
+    error: str = ""
+
+
+def write_error(status: int, body: bytes) -> str:
+    """What `/healthz` says of a stream that can no longer be written; "" where it says nothing of the kind."""
+    if status == 200:
+        return ""
+    try:
+        health = msgspec.json.decode(body, type=_Health)
+    except msgspec.DecodeError:
+        return ""
+    return health.error if "write error" in health.error else ""
+
+
+async def revive(broker: Child, health_url: str, folder: Path, log: Logger) -> None:
+    """Look after a broker for as long as it lives. folder: on the volume that it writes to."""
+    told = ""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        try:
+            error = write_error(*await fetch(health_url, ANSWER_S_MAX))
+        except (OSError, TimeoutError):
+            continue  # it is being started, or was stopped
+        free_bytes = (await asyncio.to_thread(shutil.disk_usage, folder)).free
+        if error and error != told:
+            log.error("broker_cannot_write", reason=error, free_bytes=free_bytes)
+        told = error
+        if error and free_bytes >= ROOM_BYTES_MIN:
+            log.warning("broker_started_again", free_bytes=free_bytes)
+            broker.renew()
+            told = ""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from observer.backup.backups import backup, restore
+from observer.backup.testing import SETTINGS, common
 from runtime import frames, snapshots
 from runtime.bus import Bus
 from runtime.frames import FRAME_BYTES_MAX, MAGIC, Malformed, checksum, plain, small, unpack
 from runtime.readers import read
+from runtime.testing import Broker
 from runtime.wire import Out, chunks
 from schemas.subjects import ANALYZE
 
@@ -120,3 +124,24 @@ async def test_what_nats_server_packed_it_takes_back_in_small_frames(bus: Bus) -
     await snapshots.restore(bus, "TOKENS", snapshot.config, snapshot.state, sent)
     assert await stored(bus) == before
     assert (await bus.consumer_info("TOKENS", ANALYZE.name))["name"] == ANALYZE.name
+
+
+async def test_a_broker_that_may_sync_each_message_is_given_small_frames(
+    broker: Broker, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for chunk in chunks([Out(f"tokens.created.M{i}", b"%d " % i * 200) for i in range(1000)]):
+        await bus.append(chunk)
+    here, given, request = common(broker, tmp_path), list[int](), Bus.request
+    await backup(here, SETTINGS)
+
+    async def noted(self: Bus, subject: str, data: bytes, within_s: float) -> bytes:
+        if subject.startswith("$JS.SNAPSHOT.RESTORE.TOKENS."):
+            given.append(len(data))
+        return await request(self, subject, data, within_s)
+
+    monkeypatch.setattr(Bus, "request", noted)
+    await restore(here, SETTINGS, overwrite=True)
+    assert 0 < max(given) <= len(plain(bytes(FRAME_BYTES_MAX)))
+    small_ones = len(given)
+    await restore(here, SETTINGS, into=tmp_path / "at-rest")
+    assert len(given) - small_ones < small_ones / 2  # as they were packed

@@ -20,7 +20,8 @@ from runtime.telemetry import Figures
 from runtime.tracer import following
 from runtime.vocabulary import Figure, Vocabulary
 from runtime.wire import In, Out
-from schemas import subjects
+from schemas import canary, subjects
+from schemas.canary import Canary
 from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.events import Decision, Origin, Score, Strategy, TokenEvent, Watch
 
@@ -47,6 +48,7 @@ class _Seen(msgspec.Struct):
 
 _event: Decoder[TokenEvent] = Decoder(TokenEvent)
 _seen: Decoder[_Seen] = Decoder(_Seen)
+_canary: Decoder[Canary] = Decoder(Canary)
 
 
 class Told:
@@ -89,6 +91,7 @@ class Analyzing:
         self._models = models
         self._told = told
         self._part, self._parts = part, parts
+        self._canary_subject = subjects.canary_decision_subject(part)
         self._analysis = Analysis(mine=self._is_mine)
         self._counted = dict(self._analysis.counters)  # what the figures have of them
 
@@ -123,6 +126,9 @@ class Analyzing:
             self._process.log.debug("rebuild_skipped", sequence=message.sequence, reason=str(error))
 
     def decide(self, message: In) -> Sequence[Out]:
+        if subjects.is_canary(message.subject):
+            passed = canary.following(_canary(message.data), str(self._part))
+            return [Out(self._canary_subject, encode(passed), canary.HEADERS, None, passed.id)]
         figures, mine = self._process.figures, self._is_mine(_last_token(message.subject))
         self._analysis.predictor = self._models.current
         try:
@@ -166,6 +172,8 @@ class Analyzing:
 
     def _feed(self, message: In) -> Sequence[Decision]:
         """Raises MalformedEvent."""
+        if subjects.is_canary(message.subject):
+            return ()
         if message.subject.startswith(OF_ONE_MINT) and not self._is_mine(_last_token(message.subject)):
             self._analysis.pass_over(_seen(message.data).seen_at_ns)
             return ()

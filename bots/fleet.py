@@ -345,15 +345,17 @@ class Fleet:
         try:
             return _event(message.data)
         except MalformedEvent as error:
-            self._dead(message, error)  # analyze, which works on every event, keeps it in DEAD
+            if not subjects.is_canary(message.subject):
+                self._dead(message, error)  # analyze, which works on every event, keeps it in DEAD
             return None
 
     async def _decode_signal(self, message: In) -> Arrived | None:
         try:
             return Arrived(_own(_signal(message.data), subjects.user_of(message.subject)), message.sequence)
         except MalformedEvent as error:
-            self._dead(message, error)
-            await bury(self._bus, "SIGNALS", "bots", message, str(error))
+            if not subjects.is_canary(message.subject):  # one has come as far as a signal does, and is acknowledged
+                self._dead(message, error)
+                await bury(self._bus, "SIGNALS", "bots", message, str(error))
             return None
 
     async def _know_configs(self, signals: Sequence[Arrived]) -> None:

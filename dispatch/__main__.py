@@ -21,8 +21,9 @@ from runtime.tracer import following
 from runtime.vocabulary import Figure, Vocabulary, stage_duration
 from runtime.wire import In, Out
 from runtime.worker import Worker
-from schemas import subjects
-from schemas.codec import Decoder, MalformedEvent
+from schemas import canary, subjects
+from schemas.canary import Canary
+from schemas.codec import Decoder, MalformedEvent, encode
 from schemas.config import KILL_SWITCH_KEY, BotWanted
 from schemas.events import Decision, Origin, signal_id
 from schemas.roster import Roster
@@ -48,6 +49,7 @@ class DispatchSettings(Settings, frozen=True, kw_only=True):
 
 _decision: Decoder[Decision] = Decoder(Decision)
 _wanted: Decoder[BotWanted] = Decoder(BotWanted)
+_canary: Decoder[Canary] = Decoder(Canary)
 
 
 class Dispatching:
@@ -74,7 +76,7 @@ class Dispatching:
 
     def decide(self, message: In) -> Sequence[Out]:
         if not subjects.about_token(message.subject):
-            return ()
+            return self._pass_on(message) if subjects.is_canary(message.subject) else ()
         decision = _decision(message.data)
         users = self._preferences.match(decision)
         self._process.figures.add("decisions_matched_total", strategy=decision.strategy)
@@ -88,6 +90,17 @@ class Dispatching:
                 users, fanout(decision, users, self._preferences.revision, self._ttl_ns), strict=True
             )
         ]
+
+    def _pass_on(self, message: In) -> Sequence[Out]:
+        """A canary of one partition of the mints to its share of the users' partitions: together one for each."""
+        found, common = _canary(message.data), self._process.common
+        part = int(message.subject.rpartition(".")[2])
+        outputs = []
+        for partition in range(part, common.partitions, common.mint_partitions):
+            user = subjects.canary_user(partition, common.partitions)
+            passed = canary.following(found, user)
+            outputs.append(Out(subjects.signal_subject(user), encode(passed), canary.HEADERS, None, passed.id))
+        return outputs
 
     async def settled(self) -> None:
         return

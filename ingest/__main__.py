@@ -9,10 +9,11 @@ from typing import Annotated
 
 import msgspec
 
+from ingest import canary
 from ingest.cost import DailyCost
 from ingest.feed import URL_DEFAULT, Feed, FeedAddress, FeedOptions
+from ingest.intake import FEED, Intake
 from ingest.intake import FIGURES as INTAKE_FIGURES
-from ingest.intake import Intake
 from ingest.outbox import FIGURES as OUTBOX_FIGURES
 from ingest.outbox import WAITING_MAX, Outbox
 from ingest.recorder import Recorder
@@ -26,11 +27,14 @@ from runtime.settings import Common, Seconds, Settings, SettingsError
 from runtime.telemetry import now_ns
 from schemas.codec import Decoder, MalformedEvent
 from schemas.events import TokenEvent
+from schemas.subjects import OF_THE_FEED
 
 FIGURES = {**INTAKE_FIGURES, **OUTBOX_FIGURES}
 
 FLUSH_S_MAX = 1.0
 REPORT_S = 0.5
+# What the venue said, or did not say: all of TOKENS but the canaries, which come without it.
+HEARD = (*OF_THE_FEED, f"tokens.gap.{FEED}")
 BROKER_WAIT_S_MAX = 2.0  # at the start; without the broker the feed is read all the same, into the spool
 
 _event: Decoder[TokenEvent] = Decoder(TokenEvent)
@@ -77,6 +81,8 @@ async def main(process: Process, settings: IngestSettings) -> None:
     feed = Feed(options, intake.frame, intake.gap, process.log.info)
     process.spawn(follow_watched(process.bus, feed.want, process.log.warning, now_ns), "watched")
     process.spawn(_report(process, feed, outbox, intake), "report-feed")
+    if process.common.canary_interval_s:
+        process.spawn(canary.send(process.bus, outbox.put, process.common.canary_interval_s), "canary")
     process.ready(True)
     await feed.run(process.stop)
     intake.close()
@@ -108,8 +114,10 @@ async def _heard_at_ns(process: Process) -> int | None:
     """When an earlier life last heard the feed: what came between then and now is a gap. None if nobody knows."""
     try:
         await asyncio.wait_for(process.bus.wait_connected(), BROKER_WAIT_S_MAX)
-        answer = await last_message(process.bus, "TOKENS", "tokens.>")
-        return None if answer is None else _event(answer.data).seen_at_ns
+        asked = (last_message(process.bus, "TOKENS", subject) for subject in HEARD)
+        found = [message for message in await asyncio.gather(*asked) if message is not None]
+        newest = max(found, key=lambda message: message.sequence, default=None)
+        return None if newest is None else _event(newest.data).seen_at_ns
     except (TimeoutError, Unavailable, BusError, MalformedEvent):
         return None
 

@@ -27,8 +27,9 @@ from runtime.letters import dead_letter
 from runtime.telemetry import Figures
 from runtime.tracer import Tracer
 from runtime.vocabulary import Vocabulary
+from schemas import canary
 from schemas.codec import Decoder, MalformedEvent, encode
-from schemas.subjects import dead_subject
+from schemas.subjects import dead_subject, is_canary
 
 IN_FLIGHT_MAX = 1000
 WAITING_MAX = 20_000
@@ -309,7 +310,9 @@ def _letter_about(record: Record, reason: str) -> Record:
 
 def _frames(record: Record, tracer: Tracer | None) -> Callable[[str], bytes]:
     headers = b"Nats-Msg-Id: %s\r\n" % record.id.encode()
-    if record.subject.startswith("tokens."):
+    if is_canary(record.subject):
+        headers += canary.HEADERS
+    elif record.subject.startswith("tokens."):
         sampled = tracer is not None and tracer.samples(record.id[:32], None)
         headers += wire.trace_headers(record.id, sampled=sampled)
     elif record.subject.startswith("dead."):

@@ -8,7 +8,7 @@ Where each number comes from:
     tokens_per_minute          those that TOKENS stored in the last 60 s
     uptime_seconds             since the feed was connected and subscribed, 0 while it is not
     tokens_analyzed            those of tokens_received that analyze has acknowledged
-    signals_sent               last sequence of SIGNALS: every signal ever stored, expired ones included
+    signals_sent               last sequence of SIGNALS less its canaries: every signal ever stored, expired ones, too
     signals_received           of a user: signals with an outcome in FILLS
     uptime (of a bot)          seconds since its user wanted it running
     streams[].contents         TOKENS: as above; FILLS: entries by kind over the whole ledger
@@ -65,7 +65,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
-    """stored: ever; messages, bytes: kept now. last_at: None while empty.
+    """stored: ever; messages, bytes: kept now. last_at: None while empty. Canaries count for bytes only.
 
     reader: the service that works through it, None for the ledger; lag: messages it has not acknowledged, lag_seconds:
     the age of the first of them, waiting: its standing pulls; None where not known. consumers: the same of each of the
@@ -158,7 +158,7 @@ def stats(facts: Facts, page: PageRequest, max_capacity: int) -> StatsAnswer:
             engine_stats=EngineStats(
                 active_bots=active,
                 tokens_analyzed=facts.tokens_analyzed,
-                signals_sent=signals.last_sequence if signals is not None else 0,
+                signals_sent=signals.stored if signals is not None else 0,
                 bots=_bots(facts, page),
             ),
             streams=_streams(facts),
@@ -202,7 +202,7 @@ def _streams(facts: Facts) -> list[StreamStats]:
 def _stream(stream: StreamFacts, reader: StageFacts | None, contents: Mapping[str, int]) -> StreamStats:
     return StreamStats(
         name=stream.name,
-        stored=stream.last_sequence,
+        stored=stream.stored,
         messages=stream.messages,
         bytes=stream.bytes,
         last_at=None if stream.last_at_ns is None else iso(stream.last_at_ns),

@@ -6,6 +6,7 @@ What was not learned is None or absent, never a zero that looks like a number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -47,8 +48,25 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     seen_at_ns: int
 
 
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """The canaries in a stream: how many it keeps, how many it ever stored. last_at_ns: when it stored the newest
+    message that is none; None where it holds no other."""
+
+    kept: int = 0
+    stored: int = 0
+    last_at_ns: int | None = None
+
+
+class CanaryFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """received_at_ns: when the newest canary was sent that has come through the whole line; None: none has yet."""
+
+    interval_s: float
+    received_at_ns: int | None
+
+
 class StreamFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream's state. messages: kept now; last_sequence: how many were ever stored. last_at_ns: None while empty."""
+    """A stream's state, without its canaries, except for bytes and sequences. messages: kept now; stored: ever.
+    last_at_ns: None while empty."""
 
     name: str
     messages: int
@@ -56,6 +74,11 @@ class StreamFacts(msgspec.Struct, frozen=True, kw_only=True):
     first_sequence: int
     last_sequence: int
     last_at_ns: int | None
+    canaries: int = 0
+
+    @property
+    def stored(self) -> int:
+        return max(0, self.last_sequence - self.canaries)
 
 
 class ConsumerFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +132,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     streams, stages: by name and by service; absent: not known. tokens_received and the rest: see `creations.py`.
     folded: whether the folds have reached the end of their streams since observer started.
+    canary: None where none is sent.
     """
 
     at_ns: int
@@ -124,6 +148,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     running: Mapping[str, int]
     users: Mapping[str, UserTally]
     totals: Totals
+    canary: CanaryFacts | None = None
 
 
 def stages(partitions: int, mint_partitions: int = 1) -> tuple[Stage, ...]:
@@ -153,16 +178,18 @@ def gather(
     creations: Creations,
     tally: Tally,
     oldest_at_ns: Mapping[str, int] = NOTHING,
+    beside: Mapping[str, Beside] = MappingProxyType({}),
+    canary: CanaryFacts | None = None,
 ) -> Facts:
     """Put it together. What the broker said is ignored while it is away: it would be old.
 
     streams: STREAM.INFO answers by name; stages: CONSUMER.INFO answers in the order of each stage's consumers; None
     where there was no answer. oldest_at_ns: by consumer, when the first message that it has not acknowledged was
-    stored; absent: there is none.
+    stored; absent: there is none. beside: the canaries by stream, where it holds any.
     """
     if not broker_up:
         streams, stages = {}, ()
-    read = {name: read_stream(name, info) for name, info in streams.items() if info is not None}
+    read = {name: read_stream(name, info, beside.get(name)) for name, info in streams.items() if info is not None}
     behind = {stage.service: read_stage(stage, infos, oldest_at_ns, now_ns) for stage, infos in stages}
     return Facts(
         at_ns=now_ns,
@@ -178,19 +205,21 @@ def gather(
         running=tally.running,
         users=tally.users,
         totals=tally.totals,
+        canary=canary,
     )
 
 
-def read_stream(name: str, info: Info) -> StreamFacts:
+def read_stream(name: str, info: Info, beside: Beside | None = None) -> StreamFacts:
     """A STREAM.INFO answer. Raises KeyError where the server left out what it always says."""
     state = info["state"]
     return StreamFacts(
         name=name,
-        messages=state["messages"],
+        messages=state["messages"] if beside is None else max(0, state["messages"] - beside.kept),
         bytes=state["bytes"],
         first_sequence=state["first_seq"],
         last_sequence=state["last_seq"],
-        last_at_ns=parse_iso(state.get("last_ts")),
+        last_at_ns=parse_iso(state.get("last_ts")) if beside is None else beside.last_at_ns,
+        canaries=0 if beside is None else beside.stored,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from observer.health.levels import Level
 from observer.tally import STRATEGIES
-from runtime.vocabulary import OTHER, Figure, Vocabulary
+from runtime.vocabulary import LAG_BUCKETS_S, OTHER, Figure, Vocabulary
 
 INGEST, ANALYZE, DISPATCH, BOTS, OBSERVER, PORTAL = SERVICES = (
     "ingest",
@@ -32,7 +32,7 @@ OWN: Vocabulary = {
     "ledger_lines_total": "Lines of the ledger folded since the start",
     "events_malformed_total": Figure(
         "Messages that could not be read, by the stream or subject they came from",
-        {"source": ("ADVISORIES", "DECISIONS", "FILLS", "KV_bots", "TOKENS", "status")},
+        {"source": ("ADVISORIES", "DECISIONS", "FILLS", "KV_bots", "SIGNALS", "TOKENS", "status")},
     ),
     "active_bots": "Users whose bot is wanted running",
     "checks_failing": "Health checks that are not good",
@@ -50,4 +50,18 @@ OWN: Vocabulary = {
     ),
     "process_last_seen_at_ns": Figure("When a process of a service was last heard", {"service": SERVICES}),
     "answers_total": "Requests answered on observer's subjects",
+    "canary_last_received_at_ns": Figure(
+        "When the newest canary was sent that has come through the whole line; absent where none is sent", later=True
+    ),
+    "canary_stage_last_at_ns": Figure(
+        "When the newest canary was sent that a stage is done with: the first stage that stands still is the one",
+        {"stage": (INGEST, *STAGES)},
+        later=True,
+    ),
+    "canary_interval_ns": "Time between two canaries; 0: none is sent",
+    "canary_delay_seconds": Figure(
+        "Time from the sending of a canary to its storing behind a stage",
+        {"stage": (INGEST, ANALYZE, DISPATCH)},
+        LAG_BUCKETS_S,
+    ),
 }

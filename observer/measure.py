@@ -34,7 +34,6 @@ from schemas.subjects import STREAMS, Consumer
 
 MONITOR_WAIT_S: Final = 2.0
 LOOK_S_MAX: Final = 2.0  # at this machine
-OF_THE_FEED: Final = ("tokens.created.*", "tokens.traded.*", "tokens.migrated.*")
 
 FIGURES: Final[Vocabulary] = {**broker_metrics.FIGURES, **HOST_FIGURES, **business.FIGURES}
 
@@ -124,7 +123,7 @@ class Measure:
         """Records of gaps are left out: one comes with each attempt to hear a silent feed again. A time that is not
         found any more stays: it grows old by itself."""
         try:
-            last = [await last_message(self._bus, "TOKENS", subject) for subject in OF_THE_FEED]
+            last = [await last_message(self._bus, "TOKENS", subject) for subject in subjects.OF_THE_FEED]
         except (Unavailable, BusError):
             return
         figures, times = self._process.figures, [message.at_ns for message in last if message is not None]

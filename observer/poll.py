@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,8 +13,9 @@ import msgspec
 from observer import admin
 from observer.aside import Aside
 from observer.business import Business
+from observer.canary_reader import CanaryReader
 from observer.creations import Creations
-from observer.facts import Facts, HostFacts, Info, Seen, Stage, gather, hear, newest, stages, unacknowledged
+from observer.facts import Beside, Facts, HostFacts, Info, Seen, Stage, gather, hear, newest, stages, unacknowledged
 from observer.figures import SERVICES
 from observer.health.levels import Level
 from observer.health.probes import Probes
@@ -79,6 +80,8 @@ class Poll:
         self._streams: dict[str, Info | None] = {}
         self._behind: list[tuple[Stage, list[Info | None]]] = []
         self._oldest_at_ns: dict[str, int] = {}  # by consumer
+        self.canaries = CanaryReader(process)
+        self._beside: Mapping[str, Beside] = {}
         self._host_facts = HostFacts()
         self._recall = Recall(process.bus)
         self._status: Decoder[ProcessStatus] = Decoder(ProcessStatus)
@@ -102,6 +105,8 @@ class Poll:
             creations=self._creations,
             tally=self._tally,
             oldest_at_ns=self._oldest_at_ns,
+            beside=self._beside,
+            canary=self.canaries.facts,
         )
 
     async def serve(self) -> None:
@@ -124,7 +129,8 @@ class Poll:
             await asyncio.sleep(self._settings.poll_interval_s)
 
     async def fold(self) -> None:
-        """Follow the ledger, the wanted bots and the creations, for as long as the process lives."""
+        """Follow the ledger, the wanted bots, the creations and the canaries, for as long as the process lives."""
+        self._process.spawn(self.canaries.run(), "canaries")
         bus, ready = self._process.bus, asyncio.Event()
         ledger = Follower(bus, "FILLS", after_sequence=0, ready=ready)
         bots = Follower(bus, "KV_bots", last_per_subject=True, ready=ready)
@@ -136,7 +142,7 @@ class Poll:
                 if taken:
                     await asyncio.sleep(0)  # a long history must not keep statuses and answers waiting
                     continue
-                if ledger.caught_up and bots.caught_up and tokens.caught_up:
+                if ledger.caught_up and bots.caught_up and tokens.caught_up and self.canaries.caught_up:
                     self.folded.set()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(IDLE_S):
@@ -193,6 +199,7 @@ class Poll:
         self._streams = dict(zip(WATCHED_STREAMS, streams, strict=True))
         each = iter(infos)
         self._behind = [(stage, [next(each) for _ in stage.consumers]) for stage in self._stages]
+        self._beside = await self.canaries.polled(self._streams, self._behind)
         figures = self._process.figures
         figures.add("polls_total")
         if None in streams or any(None in answers for _, answers in self._behind):

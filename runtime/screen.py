@@ -12,25 +12,21 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.bus import Bus
-from runtime.web import fetch
 from schemas.codec import Decoder, MalformedEvent
 from schemas.events import Append, Fill, Side
 from schemas.money import format_sol
 
 STREAMS = ("TOKENS", "DECISIONS", "SIGNALS", "FILLS", "DEAD")
 FILLS_SHOWN = 10
+ANSWER_S_MAX = 2.0
 
 _append: Decoder[Append] = Decoder(Append)
 
 
-async def totals(monitor: str) -> dict[str, int]:
-    """Messages kept by stream, as the broker's monitoring at `monitor` has them. Raises OSError, TimeoutError."""
-    status, body = await fetch(f"{monitor}/jsz?streams=1", 2.0)
-    if status != 200:
-        raise OSError(f"{monitor} answered {status}")
-    accounts = json.loads(body).get("account_details", [])
-    streams = accounts[0].get("stream_detail", []) if accounts else []
-    found = {stream["name"]: int(stream["state"]["messages"]) for stream in streams}
+async def totals(bus: Bus) -> dict[str, int]:
+    """Messages kept by stream, canaries left out, as observer has them. Raises Unavailable, ValueError, KeyError."""
+    answer = json.loads(await bus.request("observer.stats", b'{"per_page": 1}', ANSWER_S_MAX))
+    found = {stream["name"]: int(stream["messages"]) for stream in answer["stats"]["streams"]}
     return {name: found.get(name, 0) for name in STREAMS}
 
 

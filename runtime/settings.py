@@ -42,6 +42,8 @@ class Common(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     nats_cert, nats_key: our own certificate and its key, PEM files, where the broker verifies clients.
     partitions: into how many parts users are divided; the same for all processes, and never changed afterwards.
     mint_partitions: into how many parts coins are divided for the analysis; the same for all processes.
+    canary_interval_s: seconds between two canaries, messages that prove the line's way while no token comes; 0 for
+        none. The same for all processes: ingest sends them, observer expects them.
     instance: tells several processes of one service apart.
     http_host: where `/livez`, `/readyz` and `/metrics` listen.
     http_port: their port; 0 takes a free one and logs it.
@@ -63,6 +65,7 @@ class Common(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     nats_key: str = ""
     partitions: Annotated[int, msgspec.Meta(ge=1, le=PARTITIONS_MAX)] = PARTITIONS_DEFAULT
     mint_partitions: Annotated[int, msgspec.Meta(ge=1, le=MINT_PARTITIONS_MAX)] = 1
+    canary_interval_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
     instance: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "0"
     http_host: str = "127.0.0.1"
     http_port: Port = 0

@@ -267,7 +267,8 @@ class Service(_Child):
     def __init__(self, module: str, out: Path, **environ: str) -> None:
         self.module = module
         self.out = out
-        self._env = {**os.environ, "PYTHONSAFEPATH": "1", "MINTLINE_LOG": "json", **environ}
+        quiet = {"MINTLINE_CANARY_INTERVAL_S": "0"}  # tests count messages; one about canaries asks for them
+        self._env = {**os.environ, "PYTHONSAFEPATH": "1", "MINTLINE_LOG": "json", **quiet, **environ}
 
     def start(self, *arguments: str) -> None:
         with self.out.open("ab") as sink:

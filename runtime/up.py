@@ -268,8 +268,8 @@ async def _watch(up: Up, console: Console) -> None:
     counts: dict[str, int] = {}
     live: contextlib.AbstractContextManager[Live | None] = contextlib.nullcontext()
     bus = Bus(lambda event, **fields: None)
+    await asyncio.wait_for(bus.open(Common(nats_url=up.endpoints["nats"]), "mintline-up"), START_S_MAX)
     if console.is_terminal and not quiet:
-        await asyncio.wait_for(bus.open(Common(nats_url=up.endpoints["nats"]), "mintline-up"), START_S_MAX)
         await screen.listen(bus)
         live = Live(screen.render(counts), console=console, auto_refresh=False)
     with live as shown:
@@ -279,8 +279,8 @@ async def _watch(up: Up, console: Console) -> None:
                 left = STATUS_INTERVAL_S if due is None else min(STATUS_INTERVAL_S, max(0.0, due - time.monotonic()))
                 async with asyncio.timeout(left):
                     await up.stop.wait()
-            with contextlib.suppress(OSError, TimeoutError, ValueError):
-                counts = await totals(up.endpoints["nats_monitor"])
+            with contextlib.suppress(Unavailable, ValueError, KeyError):
+                counts = {} if quiet else await totals(bus)
             if shown is not None:
                 shown.update(screen.render(counts), refresh=True)
             elif not quiet and time.monotonic() - spoken > PLAIN_STATUS_INTERVAL_S:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from schemas import alerts, config, events, ownership
+from schemas import alerts, canary, config, events, ownership
 
 MESSAGES = (
     events.TokenCreated,
@@ -22,6 +22,7 @@ MESSAGES = (
     events.Watch,
     events.DeadLetter,
     events.ProcessStatus,
+    canary.Canary,
     ownership.Member,
     ownership.Owner,
     config.BotWanted,

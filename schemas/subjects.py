@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import count
 from typing import Any
 
 from schemas.events import FeedGap, Origin, Struct, TokenCreated, TokenEvent, TokenTraded
@@ -13,6 +14,13 @@ HOUR_S = 3600
 DAY_S = 86_400
 
 KEEP_TRACE = "traces.keep"  # a plain subject: ids of traces that every process is to export though none sampled them
+
+# What the venue said: neither records of gaps nor canaries.
+OF_THE_FEED = ("tokens.created.*", "tokens.traded.*", "tokens.migrated.*")
+
+# Where a canary enters. TOKENS as it is takes it as a word about a feed; no venue has a name like this one.
+CANARY_TOKENS = "tokens.gap.~canary"
+CANARY_DECISIONS = "decisions.~canary.*"
 
 MARKER_TTL_S = 1  # the server raises a message's own time to live to this
 
@@ -214,6 +222,26 @@ def decisions_owner_subject(mint_partition: int) -> str:
 def about_token(decisions_subject: str) -> bool:
     """Whether a message of DECISIONS is a decision; the others say who owns a partition of the mints."""
     return not decisions_subject.startswith("decisions.~")
+
+
+def is_canary(subject: str) -> bool:
+    """Whether a message of TOKENS, DECISIONS or SIGNALS is a canary (`schemas/canary.py`), and so about nothing."""
+    return ".~canary" in subject
+
+
+def canary_decision_subject(mint_partition: int) -> str:
+    return f"decisions.~canary.{mint_partition}"
+
+
+@cache
+def canary_user(of_partition: int, partitions: int) -> str:
+    """The pseudo-user whose canaries go to a partition of the users. No user's id can begin like it."""
+    return next(name for number in count() if partition(name := f"~canary-{number}", partitions) == of_partition)
+
+
+def stored_canary_subjects(partitions: int) -> tuple[str, ...]:
+    """Under which subjects SIGNALS stores them, in the order of the partitions."""
+    return tuple(f"signals.{part}.{canary_user(part, partitions)}" for part in range(partitions))
 
 
 def signal_subject(user: str) -> str:

@@ -65,6 +65,7 @@ PURE = {
     "bots/agenda.py", "bots/book.py", "bots/bot.py", "bots/exits.py", "bots/group.py", "bots/mandate.py",
     "bots/paper.py", "bots/portfolio.py", "bots/positions.py", "bots/prices.py", "bots/risk.py",
     "observer/admin.py", "observer/audit.py", "observer/broker_metrics.py", "observer/business.py",
+    "observer/canaries.py",
     "observer/cgroups.py", "observer/creations.py", "observer/facts.py", "observer/tally.py", "observer/times.py",
     "observer/way.py",
     "observer/backup/digest.py", "observer/backup/manifest.py",

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from observer.facts import ConsumerFacts, Facts, HostFacts, Seen, StageFacts, StreamFacts
+from observer.facts import CanaryFacts, ConsumerFacts, Facts, HostFacts, Seen, StageFacts, StreamFacts
 from observer.health import vault
 from observer.health.checks import Row, grade
 from observer.health.levels import Level
@@ -70,6 +70,7 @@ def well() -> Facts:
         running={},
         users={},
         totals=Totals(),
+        canary=CanaryFacts(interval_s=10.0, received_at_ns=NOW - 12 * S),
     )
 
 
@@ -125,6 +126,10 @@ def without(service: str) -> dict[str, Any]:
     return {"processes": tuple(each for each in well().processes if each.status.service != service)}
 
 
+def canary(seconds: int | None) -> dict[str, Any]:
+    return {"canary": CanaryFacts(interval_s=10.0, received_at_ns=None if seconds is None else NOW - seconds * S)}
+
+
 def lagging(service: str, lag_s: int) -> dict[str, Any]:
     return {"stages": {**well().stages, service: stage(service, lag_s)}}
 
@@ -137,8 +142,8 @@ def test_a_line_that_works_is_healthy_and_every_check_is_there() -> None:
         "broker", "feed_running", "feed_silence", "tokens_per_minute", "decisions_overdue", "fills_overdue",
         "cpu", "memory", "disk", "stalled_memory", "stalled_io",
         *(f"process_{service}" for service in SERVICES),
-        "lag_analyze", "lag_dispatch", "lag_bots", "ack_saturation", "not_fetching", "stream_room", "replay_window",
-        "bots_in_step", "backup_age", "backup_unverified", "secrets_store", "feed_budget",
+        "lag_analyze", "lag_dispatch", "lag_bots", "canary", "ack_saturation", "not_fetching", "stream_room",
+        "replay_window", "bots_in_step", "backup_age", "backup_unverified", "secrets_store", "feed_budget",
     ]  # fmt: skip
 
 
@@ -205,6 +210,13 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], Level]] = [
     ("lag_dispatch", lagging("dispatch", 11), {}, WARNING),
     ("lag_bots", lagging("bots", 31), {}, CRITICAL),
     ("lag_bots", {"stages": {}}, {}, UNKNOWN),
+    ("canary", canary(30), {}, GOOD),
+    ("canary", canary(31), {}, WARNING),
+    ("canary", canary(61), {}, CRITICAL),
+    ("canary", canary(None), {"listening_s": 30}, GOOD),  # the first may be on its way
+    ("canary", canary(None), {"listening_s": 31}, WARNING),
+    ("canary", canary(None), {"listening_s": 61}, CRITICAL),
+    ("canary", {**canary(1), "broker_up": False}, {}, UNKNOWN),
     ("ack_saturation", {}, {"saturated": Lasting(30, "p3 of SIGNALS")}, GOOD),
     ("ack_saturation", {}, {"saturated": Lasting(31, "p3 of SIGNALS")}, WARNING),
     ("ack_saturation", {}, {"saturated": Lasting(121, "p3 of SIGNALS")}, CRITICAL),
@@ -300,6 +312,7 @@ def test_what_is_not_set_up_has_no_check() -> None:
     nothing = {"backup_at_ns": None, "verified_at_ns": None}
     checks = verdict_of({}, nothing, Thresholds()).checks
     assert {"backup_age", "backup_unverified", "secrets_store", "feed_budget"}.isdisjoint(checks)
+    assert "canary" not in verdict_of({"canary": None}, {}).checks
 
 
 def test_nothing_known_is_unhealthy_and_nothing_is_good() -> None:

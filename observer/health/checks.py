@@ -60,11 +60,14 @@ def grade(row: Row) -> Level:
 def rows(facts: Facts, watched: Watched, limits: Thresholds) -> dict[str, Row]:
     """In the order in which people should read them. What is not set up (a vault, a budget), or not known to the kernel
     (stalls), has no row."""
-    parts = (_feed, _host, _processes, _stages, _consumers, _streams, _bots, _backups, _dependencies)
+    parts = (_feed, _host, _processes, _stages, _canary, _consumers, _streams, _bots, _backups, _dependencies)
     return {name: row for part in parts for name, row in part(facts, watched, limits)}
 
 
 Named = Iterator[tuple[str, Row]]
+
+# A canary is missed when so many have been due since the last one that came through.
+CANARIES_MISSED_MAX, CANARIES_MISSED_CRITICAL = 3, 6
 
 
 def _feed(facts: Facts, watched: Watched, limits: Thresholds) -> Named:
@@ -168,6 +171,20 @@ def _stages(facts: Facts, watched: Watched, limits: Thresholds) -> Named:
                 reason=reason,
             ),
         )
+
+
+def _canary(facts: Facts, watched: Watched, limits: Thresholds) -> Named:
+    if facts.canary is None:
+        return
+    received_ns = facts.canary.received_at_ns if facts.broker_up else None
+    limit, critical = (missed * facts.canary.interval_s for missed in (CANARIES_MISSED_MAX, CANARIES_MISSED_CRITICAL))
+    row = Row(value=None, limit=limit, critical=critical, unit="s", reason=_untold(facts, "none has come through yet"))
+    if received_ns is not None:
+        row = msgspec.structs.replace(row, value=_seconds(facts.at_ns - received_ns), reason="")
+    elif facts.broker_up:  # the first may be on its way
+        waited = msgspec.structs.replace(row, value=watched.listening_s)
+        row = msgspec.structs.replace(row, level=grade(waited))
+    yield "canary", row
 
 
 def _consumers(facts: Facts, watched: Watched, limits: Thresholds) -> Named:

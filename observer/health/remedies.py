@@ -22,6 +22,7 @@ _REMEDIES: Final = {
     "stalled_io": "See who writes so much, or whether the disk fails: the broker waits for it with each message.",
     "process": "Look into the log of the process; start it again if its supervisor does not.",
     "lag": "Look at `mintline lag`: is the stage stopped, or too slow? A further process of it takes a share.",
+    "canary": "See `mintline_canary_stage_last_timestamp_seconds`: the first stage that stands still is the one.",
     "ack_saturation": "Look into the log of the stage that reads this consumer: it takes messages and settles none.",
     "not_fetching": "Start the stage that reads this consumer, or again if it runs: nobody asks for its messages.",
     "stream_room": "Raise the stream's limit or make room: beyond it publishing is refused.",

@@ -134,7 +134,7 @@ class Watch:
         self._saturated: Stalls = {}  # by its acknowledged sequence
         self._idle: Stalls = {}  # by its delivered sequence
         self._cpu: deque[tuple[int, float]] = deque()
-        self._pace: deque[tuple[int, int, int]] = deque(maxlen=PACE_STEPS_MAX)  # when, TOKENS' last, creations
+        self._pace: deque[tuple[int, int, int]] = deque(maxlen=PACE_STEPS_MAX)  # when, stored in TOKENS, creations
         self._decisions, self._fills = Overdue(), Overdue()
 
     def polled(self, facts: Facts, behind: Sequence[tuple[Stage, Sequence[Info | None]]]) -> None:
@@ -155,10 +155,10 @@ class Watch:
             self._cpu.popleft()
         tokens = facts.streams.get("TOKENS")
         if tokens is not None and facts.folded:
-            if self._pace and tokens.last_sequence < self._pace[-1][1]:
+            if self._pace and tokens.stored < self._pace[-1][1]:
                 self._pace.clear()  # the stream was made anew
             if not self._pace or now_ns - self._pace[-1][0] >= PACE_STEP_S * SECOND_NS:
-                self._pace.append((now_ns, tokens.last_sequence, facts.tokens_received))
+                self._pace.append((now_ns, tokens.stored, facts.tokens_received))
 
     def watched(self, facts: Facts, decided_at_ns: int | None, ledger_at_ns: int | None) -> Watched:
         """decided_at_ns, ledger_at_ns: of the newest decision, and of the newest line of a user's ledger. What others
@@ -180,11 +180,11 @@ class Watch:
         tokens = facts.streams.get("TOKENS")
         if tokens is None or not self._pace:
             return None
-        since_ns, sequence, creations = self._pace[0]
+        since_ns, stored, creations = self._pace[0]
         elapsed_ns = facts.at_ns - since_ns
         if elapsed_ns < PACE_STEP_S * SECOND_NS:
             return None
-        trades = tokens.last_sequence - sequence - (facts.tokens_received - creations)
+        trades = tokens.stored - stored - (facts.tokens_received - creations)
         return max(0, trades) * 86_400 * SECOND_NS // elapsed_ns
 
 

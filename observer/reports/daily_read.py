@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,11 +10,11 @@ import msgspec
 from observer.reports.daily import LOOK_BACK_NS, SILENCE_NS, Daily, DayFold
 from observer.times import parse_iso
 from runtime.bus import Bus
-from runtime.readers import Follower, last_message
+from runtime.readers import Follower, last_message, message_after
 from runtime.wire import In
 from schemas.codec import Decoder, MalformedEvent
 from schemas.events import Append, Decision, FeedGap, TokenCreated, TokenEvent
-from schemas.subjects import about_token, about_user
+from schemas.subjects import OF_THE_FEED, about_token, about_user
 
 # A message is stored soon after the time it tells; so long after the period nothing of it comes any more.
 STORED_LATE_NS = 10 * SILENCE_NS
@@ -30,12 +30,14 @@ T = TypeVar("T")
 async def read_day(bus: Bus, from_at_ns: int, to_at_ns: int, zone: str) -> Daily:
     """The report of a period that is over, or ends now. Raises Unavailable, BusError."""
     fold = DayFold(from_at_ns, to_at_ns)
+    gaps_at_ns: list[int] = []
     states = {name: (await bus.stream_info(name))["state"] for name in READ_STREAMS}
 
     def token(message: In) -> None:
         event = _event(message.data)
         if isinstance(event, FeedGap):
             fold.gap(event)
+            gaps_at_ns.append(message.at_ns)
         elif isinstance(event, TokenCreated):
             fold.created(event.pool or "unknown", event.seen_at_ns)
 
@@ -55,14 +57,19 @@ async def read_day(bus: Bus, from_at_ns: int, to_at_ns: int, zone: str) -> Daily
     await _each(bus, "DECISIONS", decision, from_at_ns, to_at_ns)
     await _each(bus, "FILLS", line, from_at_ns - LOOK_BACK_NS, to_at_ns)
     await _each(bus, "DEAD", dead, from_at_ns, to_at_ns)
-    heard = parse_iso(states["TOKENS"].get("last_ts"))
+    oldest = [await message_after(bus, "TOKENS", 0, subject) for subject in OF_THE_FEED]
+    newest = [await last_message(bus, "TOKENS", subject) for subject in OF_THE_FEED]
     return fold.finish(
         zone=zone,
         symbols={one.mint: await _symbol(bus, one.mint) for one in fold.best()},
-        feed_since_ns=parse_iso(states["TOKENS"].get("first_ts")),
-        feed_heard_ns=heard,
+        feed_since_ns=min((*_times(oldest), *gaps_at_ns), default=None),
+        feed_heard_ns=max((*_times(newest), *gaps_at_ns), default=None),
         known_since_ns={name: first for name, state in states.items() if (first := _known_since(state)) is not None},
     )
+
+
+def _times(messages: Iterable[In | None]) -> list[int]:
+    return [message.at_ns for message in messages if message is not None]
 
 
 def _known_since(state: dict[str, Any]) -> int | None:

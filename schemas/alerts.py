@@ -39,6 +39,7 @@ class Happening(StrEnum):
     RESOLVED = "resolved"
     NOTICE = "notice"
     DIGEST = "digest"
+    CANARY = "canary"  # shows that the way is open; of no interest to people
 
 
 class Alert(Struct, frozen=True, kw_only=True, tag_field="type", tag="alert"):

@@ -33,7 +33,7 @@ class _Webhook(msgspec.Struct, frozen=True, rename="camel"):
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """A webhook's alerts. ignored: those of severity none, as the watchdog's. truncated: that it left out.
 
-    canary: whether the one that always fires is among them, which shows that the way here is open.
+    canary: whether the one that always fires is among them, firing, which shows that the way here is open.
     """
 
     reports: list[Report]
@@ -55,7 +55,7 @@ def parse(body: bytes) -> Heard:
         raise MalformedEvent(f"version {webhook.version!r}, not 4")
     reports = [_report(alert) for alert in webhook.alerts]
     known = [report for report in reports if report is not None]
-    canary = any(alert.labels.get("alertname") == CANARY for alert in webhook.alerts)
+    canary = any(alert.labels.get("alertname") == CANARY and alert.status == "firing" for alert in webhook.alerts)
     return Heard(reports=known, ignored=len(reports) - len(known), truncated=webhook.truncated_alerts, canary=canary)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from hashlib import blake2b
@@ -20,6 +21,7 @@ from runtime.settings import PREFIX, Common, Seconds, SettingsError
 from schemas.alerts import Level
 
 APPRISE_S_MAX = 30.0
+CANARY = "canary"  # the channel of its chat
 _CHAT = re.compile(r"(-?\d{1,20}|@[A-Za-z0-9_]{3,64})(?:=(critical|error|warning|info))?\Z")
 
 
@@ -31,6 +33,8 @@ class NotifySettings(BackupSettings, frozen=True, kw_only=True, forbid_unknown_f
     alert_webhook_token: what Alertmanager must send as `Authorization: Bearer …` to `/alerts`; empty lets everybody in.
     telegram_bot_token: of the bot that sends; empty for no Telegram.
     telegram_chats: ids or @names, separated by commas; `-100123=warning` sends that level and more urgent ones only.
+    telegram_canary_chat: the id or @name of a chat that the canary alert goes to every few minutes, silently, the one
+        before being deleted; without it the canary's way ends in the outbox.
     telegram_url: of the Bot API.
     telegram_timeout_s: seconds to wait for its answer.
     notify_urls: apprise addresses of other channels, separated by spaces (extra `notify`); `#level=warning` at the end
@@ -43,6 +47,7 @@ class NotifySettings(BackupSettings, frozen=True, kw_only=True, forbid_unknown_f
     alert_webhook_token: str = ""
     telegram_bot_token: str = ""
     telegram_chats: str = ""
+    telegram_canary_chat: str = ""
     telegram_url: str = "https://api.telegram.org"
     telegram_timeout_s: Seconds = 10.0
     notify_urls: str = ""
@@ -70,13 +75,13 @@ class Telegram:
         self.plan = Plan(name, "telegram", level_min, GROUP if group else CHAT, "telegram")
         self.chat = chat
         self._secret = settings.telegram_bot_token
-        self._url = f"{settings.telegram_url.rstrip('/')}/bot{self._secret}/sendMessage"
+        self._url = f"{settings.telegram_url.rstrip('/')}/bot{self._secret}"
         self._timeout_s = settings.telegram_timeout_s
 
     async def send(self, todo: Try) -> Result:
         body, last = telegram.body(self.chat, todo.alert, todo.delivery, todo.reply_to)
         try:
-            answer = await web.send(self._url, body, {"Content-Type": web.JSON}, self._timeout_s)
+            answer = await self._call("sendMessage", body)
         except web.Unreached as error:
             return Failed(str(error))
         except web.Unanswered as error:
@@ -86,6 +91,31 @@ class Telegram:
             return Refused(result.reason)
         if not isinstance(result, Sent) and self._secret in result.reason:  # an answer that repeats its question
             return result._replace(reason=result.reason.replace(self._secret, "(hidden)"))
+        return result
+
+    async def _call(self, method: str, body: bytes) -> tuple[int, bytes]:
+        """Raises Unreached, Unanswered."""
+        return await web.send(f"{self._url}/{method}", body, {"Content-Type": web.JSON}, self._timeout_s)
+
+
+class CanaryChat(Telegram):
+    """The chat that canaries go to (`canary.py`), and nothing else. It keeps the newest one only.
+
+    newest: its message there; 0 where none is known.
+    """
+
+    def __init__(self, settings: NotifySettings, chat: str) -> None:
+        super().__init__(settings, chat, Level.INFO)
+        self.plan = self.plan._replace(channel=CANARY, kind=CANARY, canaries=True)
+        self.newest = 0
+
+    async def send(self, todo: Try) -> Result:
+        result = await super().send(todo)
+        if isinstance(result, Sent):
+            before, self.newest = self.newest, result.message_id
+            if before:
+                with contextlib.suppress(web.Unreached, web.Unanswered):  # then it stays: no harm
+                    await self._call("deleteMessage", telegram.deletion(self.chat, before))
         return result
 
 
@@ -128,6 +158,12 @@ def channels(settings: NotifySettings) -> list[Channel]:
         if match is None:
             raise SettingsError(f"{PREFIX}OBSERVER_TELEGRAM_CHATS: {text!r} is no chat id and no @name, with =level")
         found.append(Telegram(settings, match[1], Level(match[2] or Level.INFO)))
+    if settings.telegram_canary_chat:
+        match = _CHAT.match(settings.telegram_canary_chat)
+        if match is None or match[2]:
+            said = f"{settings.telegram_canary_chat!r} is no chat id and no @name"
+            raise SettingsError(f"{PREFIX}OBSERVER_TELEGRAM_CANARY_CHAT: {said}")
+        found.append(CanaryChat(settings, match[1]))
     if bool(found) != bool(settings.telegram_bot_token):
         missing = "TELEGRAM_BOT_TOKEN" if found else "TELEGRAM_CHATS"
         raise SettingsError(f"{PREFIX}OBSERVER_{missing}: is empty, and the other one of bot and chats is set")

@@ -8,7 +8,7 @@ from observer.notify.outcomes import Result
 from runtime.vocabulary import Figure, Vocabulary
 from schemas.alerts import FINAL, Level
 
-KINDS = ("telegram", "apprise", "nobody")
+KINDS = ("telegram", "apprise", "canary", "nobody")
 
 FIGURES: Vocabulary = {
     "notifications_total": Figure(
@@ -23,7 +23,9 @@ FIGURES: Vocabulary = {
     "notifications_held": "Notifications held back for a digest",
     "notification_oldest_queued_at_ns": "When the oldest notification that waits was written; 0 when none waits",
     "notification_channels_disabled": "Channels that can be sent to no more, until they are enabled",
-    "alert_path_last_round_trip_at_ns": "When Alertmanager last sent the alert that always fires; 0 before",
+    "alert_path_last_arrival_at_ns": "When Alertmanager last sent the canary alert; 0 before",
+    "alert_path_last_round_trip_at_ns": "When the canary alert last arrived in its chat, or without one in the outbox",
+    "alert_path_delay_ns": "How long that one took from the webhook on",
     "alerts_open": Figure("Alerts that last, by level", {"level": tuple(Level)}),
     "alert_webhooks_total": Figure(
         "What Alertmanager sent, by how it was answered",

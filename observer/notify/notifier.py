@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from observer.notify import alertmanager
 from observer.notify.alerts import Finding, Register, mute_ended, notice
 from observer.notify.answer import Question, listing
+from observer.notify.canary import AlertPath
 from observer.notify.channels import Channel, NotifySettings, channels
 from observer.notify.figures import KINDS
 from observer.notify.outbox import Outbox, Try
@@ -61,6 +62,7 @@ class Notifier:
         self._register = Register(int(settings.alert_hold_s * SECOND_NS), int(settings.alert_remind_s * SECOND_NS))
         self._states: dict[str, ChannelState] = {}
         self._revisions: dict[str, int] = {}  # of deliveries that go on, and of channels
+        self._path = AlertPath(self._figures, self._channels)
         self._life = secrets.token_hex(8)
         self._findings: list[Finding] | None = None
         self._news = asyncio.Event()
@@ -96,13 +98,13 @@ class Notifier:
             return self._answer(400, "malformed", str(error))
         try:
             await self._tell_new(lambda at_ns: self._register.hear(heard.reports, at_ns))
+            if heard.canary:
+                await self._tell_new(lambda at_ns: self._path.arrived(self._outbox, at_ns))
             if heard.truncated:
                 left_out = f"Alertmanager left out {heard.truncated} alerts of a group."
                 await self.tell(notice("AlertsTruncated", Level.WARNING, left_out, "", now_ns()))
         except (Unavailable, BusError) as error:
             return self._answer(503, "unavailable", str(error))
-        if heard.canary:
-            self._figures.put("alert_path_last_round_trip_at_ns", now_ns())
         return self._answer(200, "stored", "")
 
     def _answer(self, status: int, outcome: str, error: str) -> web.Response:
@@ -217,7 +219,8 @@ class Notifier:
             return
         self._outbox.restore(record)
         if record.outcome in FINAL:
-            self.history.append(record)
+            if not self._path.settled(record):
+                self.history.append(record)
         else:
             self._revisions[record.id] = change.revision
 
@@ -238,6 +241,7 @@ class Notifier:
                 self._log.warning("alert_malformed", sequence=message.sequence, reason=str(error))
                 continue
             self._register.fold(message.sequence, alert)
+            self._path.stored(alert, message.at_ns)
             await self._keep(self._outbox.accept(message.sequence, alert, message.at_ns))
         for wake in self._wakes.values():
             wake.set()
@@ -327,8 +331,10 @@ class Notifier:
     def _count(self, record: Delivery) -> None:
         channel = self._channels.get(record.channel)
         kind = "nobody" if channel is None else channel.plan.kind
-        self.history.append(record)
         self._figures.add("notifications_total", channel=kind, state=record.outcome)
+        if self._path.settled(record):
+            return
+        self.history.append(record)
         log = self._log.info if record.outcome in (Outcome.SENT, Outcome.SUPPRESSED) else self._log.warning
         log("notified", alert=record.name, state=record.outcome, channel=record.channel, reason=record.reason or None)
 

@@ -51,13 +51,15 @@ CHANNEL_BACKOFF_NS_MAX = 15 * SECOND_NS
 
 
 class Plan(NamedTuple):
-    """A channel as the settings describe it. bot: channels with the same one share its pace and its key."""
+    """A channel as the settings describe it. bot: channels with the same one share its pace and its key. canaries: it
+    takes those, and nothing else."""
 
     channel: str
     kind: str
     level_min: Level
     rates: Sequence[Rate]
     bot: str
+    canaries: bool = False
 
 
 class Try(NamedTuple):
@@ -99,6 +101,8 @@ class _Line:
         self.digesting = False
 
     def takes(self, alert: Alert) -> bool:
+        if self.plan.canaries or alert.state is Happening.CANARY:
+            return self.plan.canaries and alert.state is Happening.CANARY
         meant = alert.channel in ("", self.plan.channel)
         return meant and (alert.state is Happening.DIGEST or RANK[alert.level] <= RANK[self.plan.level_min])
 
@@ -147,7 +151,8 @@ class Outbox:
         for line in self._lines.values():
             if sequence > line.since_sequence and line.takes(alert):
                 made += self._accept(line, sequence, alert, at_ns)
-        if not any(line.takes(alert) for line in self._lines.values()):
+        taken = alert.state is Happening.CANARY or any(line.takes(alert) for line in self._lines.values())
+        if not taken:
             nobody = _delivery(sequence, "nobody", alert, at_ns)
             if nobody.id not in self._records:
                 made.append(final(nobody, Outcome.SUPPRESSED, "no channel takes this level", at_ns))
@@ -176,7 +181,8 @@ class Outbox:
         if alert.state is Happening.RESOLVED:
             return not line.through.pop(alert.fingerprint, True)
         held = False
-        if alert.level not in URGENT and alert.state is not Happening.DIGEST and not self._mute(alert, at_ns):
+        never = (Happening.DIGEST, Happening.CANARY)
+        if alert.level not in URGENT and alert.state not in never and not self._mute(alert, at_ns):
             held = at_ns < line.windows.get(alert.name, 0)
             if not held:
                 line.windows[alert.name] = at_ns + self._throttle_ns
@@ -196,7 +202,7 @@ class Outbox:
                 yield final(held.delivery, Outcome.SUPPRESSED, f"told in digest {sequence}", at_ns)
 
     def _mute(self, alert: Alert, at_ns: int) -> Mute | None:
-        if alert.state is Happening.DIGEST or alert.name == MUTE_NAME:
+        if alert.state in (Happening.DIGEST, Happening.CANARY) or alert.name == MUTE_NAME:
             return None
         found = (m for m in self.mutes.values() if m.name in ("*", alert.name) and m.since_at_ns <= at_ns)
         return next((mute for mute in found if at_ns < mute.until_at_ns), None)
@@ -302,7 +308,11 @@ class Outbox:
     # What people may want to know
 
     def waiting(self) -> list[Delivery]:
-        return [item.delivery for line in self._lines.values() for item in line.queue.values()]
+        told = (line for line in self._lines.values() if not line.plan.canaries)
+        return [item.delivery for line in told for item in line.queue.values()]
+
+    def busy(self, channel: str) -> bool:
+        return bool(self._lines[channel].queue)
 
     def held(self) -> list[Delivery]:
         return [held.delivery for line in self._lines.values() for held in line.held.values()]

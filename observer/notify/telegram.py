@@ -63,7 +63,7 @@ def body(chat: str, alert: Alert, delivery: Delivery, reply_to: int) -> tuple[by
     number = min(delivery.parts_sent, len(found) - 1)
     spans = message.headed(found[number], number, len(found), repeat=delivery.repeat)
     request: dict[str, Any] = {
-        "chat_id": int(chat) if chat.lstrip("-").isdigit() else chat,
+        "chat_id": _chat_id(chat),
         "text": message.render_plain(spans) if delivery.plain else message.render_html(spans),
         "link_preview_options": {"is_disabled": True},
         "disable_notification": alert.level is Level.INFO,
@@ -73,6 +73,15 @@ def body(chat: str, alert: Alert, delivery: Delivery, reply_to: int) -> tuple[by
     if reply_to:
         request["reply_parameters"] = {"message_id": reply_to, "allow_sending_without_reply": True}
     return msgspec.json.encode(request), number == len(found) - 1
+
+
+def deletion(chat: str, message_id: int) -> bytes:
+    """The body of a `deleteMessage`."""
+    return msgspec.json.encode({"chat_id": _chat_id(chat), "message_id": message_id})
+
+
+def _chat_id(chat: str) -> int | str:
+    return int(chat) if chat.lstrip("-").isdigit() else chat
 
 
 def judge(status: int, answer_body: bytes, *, last: bool) -> Result:

@@ -37,13 +37,15 @@ def moved(chat: int) -> Answer:
 class FakeTelegram:
     """`script` holds what the next requests get, in order; afterwards everything is delivered.
 
-    requests: every body that came. delivered: those that people would see, also when the answer never went out.
+    requests: every message that came. delivered: those that people would see, also when the answer never went out.
+    deleted: chat and message of those that were taken away again.
     """
 
     def __init__(self) -> None:
         self.script: deque[Answer | Script] = deque()
         self.requests: list[dict[str, Any]] = []
         self.delivered: list[dict[str, Any]] = []
+        self.deleted: list[tuple[Any, int]] = []
         self.url = ""
         self._released = asyncio.Event()
 
@@ -66,7 +68,11 @@ class FakeTelegram:
         await self._released.wait()
         return None
 
-    async def _send_message(self, raw: web.Request) -> web.Response:
+    async def _answer(self, raw: web.Request) -> web.Response:
+        if raw.path == f"/bot{BOT}/deleteMessage":
+            unwanted: dict[str, Any] = msgspec.json.decode(await raw.body())
+            self.deleted.append((unwanted["chat_id"], unwanted["message_id"]))
+            return web.json({"ok": True, "result": True})
         if raw.path != f"/bot{BOT}/sendMessage":
             return web.json(BAD_TOKEN[1], 401)
         request: dict[str, Any] = msgspec.json.decode(await raw.body())
@@ -80,7 +86,7 @@ class FakeTelegram:
 
     @contextlib.asynccontextmanager
     async def listening(self, port: int = 0) -> AsyncIterator[FakeTelegram]:
-        server = await web.serve([web.Route("POST", "/{rest:.*}", self._send_message)], "127.0.0.1", port)
+        server = await web.serve([web.Route("POST", "/{rest:.*}", self._answer)], "127.0.0.1", port)
         self.url = f"http://127.0.0.1:{server.port}"
         try:
             yield self

@@ -268,7 +268,7 @@ class Service(_Child):
         self.module = module
         self.out = out
         quiet = {"MINTLINE_CANARY_INTERVAL_S": "0"}  # tests count messages; one about canaries asks for them
-        self._env = {**os.environ, "PYTHONSAFEPATH": "1", "MINTLINE_LOG": "json", **quiet, **environ}
+        self._env = {**quiet, **os.environ, "PYTHONSAFEPATH": "1", "MINTLINE_LOG": "json", **environ}
 
     def start(self, *arguments: str) -> None:
         with self.out.open("ab") as sink:

@@ -48,7 +48,9 @@ class Watchers:
         self._port, self._alerts_port = free_port(), free_port()
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, observer_port: int) -> None:
+    def start(self, observer_port: int, *, canary: bool = False) -> None:
+        if canary:  # each second instead of every 5 minutes
+            self._write("rules/care.yml", (MONITORING / "rules" / "care.yml").read_text())
         rules = changed(
             (MONITORING / "rules" / "feed.yml").read_text(), (r"(FeedStale\n.*) > 60\n\s+for: 1m", r"\1 > 3")
         )
@@ -61,7 +63,9 @@ class Watchers:
         self._write("targets.json", f'[{{"targets": ["127.0.0.1:{observer_port}"], "labels": {{"job": "observer"}}}}]')
         self._write("alertmanager.yml", changed(
             (MONITORING / "alertmanager.yml").read_text(), (r"group_wait: 30s", "group_wait: 1s"),
-            (r"group_interval: 5m", "group_interval: 1s"), (r"127.0.0.1:9095", f"127.0.0.1:{observer_port}"),
+            (r"group_interval: 5m", "group_interval: 1s"),
+            (r"group_interval: 1m\n      repeat_interval: 5m", "group_interval: 1s\n      repeat_interval: 1s"),
+            (r"127.0.0.1:9095", f"127.0.0.1:{observer_port}"),
             (r"credentials: replace-me", f"credentials: {TOKEN}"),
         ))  # fmt: skip
         self._run(
@@ -70,7 +74,7 @@ class Watchers:
         )  # fmt: skip
         self._run(
             "prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=prometheus",
-            f"--web.listen-address=127.0.0.1:{self._port}",
+            f"--web.listen-address=127.0.0.1:{self._port}", "--rules.alert.resend-delay=1s",
         )  # fmt: skip
 
     async def knows(self, metric: str) -> bool:
@@ -158,3 +162,25 @@ async def test_an_observer_that_is_killed_while_it_tells_tells_it_all_the_same(
         await eventually(lambda: any("RESOLVED" in text for text in telegram.texts), "its end is told", WITHIN_S)
         assert "MintlineFeedStale" in telegram.texts[0]
         assert telegram.texts[0].startswith("possible repeat")  # nobody knows what became of the first try
+
+
+async def test_the_canary_goes_from_prometheus_into_its_chat_and_back_again_and_again(
+    broker: Broker, new_line: NewLine, watchers: Watchers
+) -> None:
+    async with FakeTelegram().listening() as telegram:
+        line = new_line(broker)
+        await line.start(
+            "observer",
+            MINTLINE_OBSERVER_ALERT_HOLD_S="3600",
+            MINTLINE_OBSERVER_ALERT_WEBHOOK_TOKEN=TOKEN,
+            MINTLINE_OBSERVER_TELEGRAM_BOT_TOKEN=BOT,
+            MINTLINE_OBSERVER_TELEGRAM_CANARY_CHAT="77",
+            MINTLINE_OBSERVER_TELEGRAM_URL=telegram.url,
+        )
+        watchers.start(line.port("observer"), canary=True)
+        await eventually(lambda: len(telegram.delivered) > 2, "three canaries in their chat", WITHIN_S)
+        round_trip = "mintline_alert_path_last_round_trip_timestamp_seconds"
+        await eventually(lambda: watchers.knows(round_trip), "Prometheus knows when the last one arrived", WITHIN_S)
+        assert {message["chat_id"] for message in telegram.delivered} == {77}
+        assert [chat for chat, _ in telegram.deleted] == [77] * len(telegram.deleted)
+        assert telegram.deleted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from observer.readback import audit
 from portal.enrol import demo_users, enrol
 from runtime.bus import Bus
 from runtime.readers import read
+from runtime.screen import totals
 from runtime.settings import Common
 from runtime.testing import Broker, bus, eventually
 from schemas import subjects
@@ -70,11 +72,13 @@ async def test_canaries_come_through_the_line_while_no_token_does(
         figures = await line.figures("observer")
         stored = {stream: await canaries(connection, stream) for stream in ("TOKENS", "DECISIONS", "SIGNALS", "FILLS")}
         headers = [message.headers for message in await read(connection, "SIGNALS", after_sequence=0)]
+        owners = await read(connection, "DECISIONS", "decisions.~owner.*", after_sequence=0)
         lines = await read(connection, "FILLS", after_sequence=0)
         dead = await read(connection, "DEAD", after_sequence=0)
         found = await audit(Common(nats_url=broker.url, partitions=PARTITIONS), 0)
         stats = json.loads(await connection.request("observer.stats", b"{}"))["stats"]
         checks = json.loads(await connection.request("observer.health", b"{}"))["checks"]
+        shown = await totals(connection)
     assert {key for key in figures if key.startswith("canary_stage_last_timestamp")} == {
         f'canary_stage_last_timestamp_seconds{{stage="{stage}"}}' for stage in ("ingest", "analyze", "dispatch", "bots")
     }
@@ -93,6 +97,7 @@ async def test_canaries_come_through_the_line_while_no_token_does(
         "TOKENS": 0,
         "SIGNALS": 0,
     }
+    assert shown == {"TOKENS": 0, "DECISIONS": len(owners), "SIGNALS": 0, "FILLS": len(lines), "DEAD": 0}
     assert checks["canary"]["ok"]
     assert checks["feed_silence"]["value"] is None  # a canary is no word of the feed
     assert checks["fills_overdue"]["value"] == 0  # and no signal
@@ -121,6 +126,70 @@ async def test_a_stage_that_stands_still_stops_the_canary_and_is_told_from_the_o
             await eventually(behind, f"{stopped} to be behind", 40)
             line.services[stopped].signal(signal.SIGCONT)
             await passes(line)
+
+
+async def test_stages_that_are_killed_pass_each_canary_on_once(
+    broker: Broker, new_line: NewLine, venue: Simulator
+) -> None:
+    async with bus(broker, partitions=PARTITIONS, mint_partitions=MINT_PARTITIONS) as connection:
+        line = new_line(broker, **settings(venue, MINTLINE_CANARY_INTERVAL_S="0.05"))
+        await line.start(*STAGES)
+        for victim in ("analyze", "dispatch", "bots", "observer", "ingest"):
+            await passes(line)
+            line.services[victim].kill()
+            line.services[victim].start()
+            await line.ready(victim)
+        await passes(line)
+        line.stop("ingest")
+
+        async def at_rest() -> bool:
+            infos = [
+                await connection.consumer_info(each.stream, each.name)
+                for each in subjects.consumers(PARTITIONS, MINT_PARTITIONS)
+            ]
+            return not any(info["num_pending"] + info["num_ack_pending"] for info in infos)
+
+        await eventually(at_rest, "every canary to be acknowledged", 40)
+        sent = [canary.id for canary in await canaries(connection, "TOKENS")]
+        decided = sorted(canary.id for canary in await canaries(connection, "DECISIONS"))
+        signalled = sorted(canary.id for canary in await canaries(connection, "SIGNALS"))
+
+        async def counted() -> bool:
+            """By an observer that did not see all of them come."""
+            stats = json.loads(await connection.request("observer.stats", b"{}"))["stats"]
+            stored = {each["name"]: each["stored"] for each in stats["streams"]}
+            return bool(stats["engine_stats"]["signals_sent"] == 0 and stored["TOKENS"] == gaps)
+
+        gaps = len(await read(connection, "TOKENS", "tokens.gap.pumpportal", after_sequence=0))
+        await eventually(counted, "observer to leave all canaries out")
+    assert len(sent) == len(set(sent))
+    assert decided == sorted(f"{sent_id}:{part}" for sent_id in sent for part in range(MINT_PARTITIONS))
+    users = {part: subjects.canary_user(part, PARTITIONS) for part in range(PARTITIONS)}
+    assert signalled == sorted(
+        f"{sent_id}:{part % MINT_PARTITIONS}:{user}" for sent_id in sent for part, user in users.items()
+    )
+
+
+async def test_canaries_hide_from_ingest_s_next_life_when_the_feed_was_last_heard(
+    broker: Broker, new_line: NewLine, venue: Simulator
+) -> None:
+    async with bus(broker, partitions=PARTITIONS) as connection:
+        line = new_line(broker, **settings(venue, MINTLINE_MINT_PARTITIONS="1", MINTLINE_CANARY_INTERVAL_S="0.05"))
+        await line.start("ingest")
+        await line.shows("ingest", feed_running=1)
+        heard_ns = time.time_ns()
+        await venue.send(next(frame.text for frame in Market(seed=1).until(20_000_000_000) if not frame.is_trade))
+        await eventually(lambda: grown(connection, "TOKENS", 10), "canaries behind the event")
+        line.stop("ingest")
+        (event,) = await read(connection, "TOKENS", "tokens.created.*", after_sequence=0)
+        await line.start("ingest")
+
+        async def recorded() -> bool:
+            return bool(await read(connection, "TOKENS", "tokens.gap.pumpportal", after_sequence=0))
+
+        await eventually(recorded, "the gap to be recorded")
+        (gap,) = await read(connection, "TOKENS", "tokens.gap.pumpportal", after_sequence=0)
+    assert json.loads(gap.data)["from_at_ns"] == json.loads(event.data)["seen_at_ns"] >= heard_ns
 
 
 async def test_a_line_with_canaries_decides_and_fills_as_if_there_were_none(broker: Broker, new_line: NewLine) -> None:

@@ -19,6 +19,7 @@ from observer.times import SECOND_NS
 from runtime.bus import Bus
 from runtime.commands import app
 from runtime.testing import Broker, Service, eventually
+from schemas import canary
 from schemas.codec import encode
 from schemas.events import (
     Append,
@@ -31,6 +32,7 @@ from schemas.events import (
     Side,
     TokenCreated,
 )
+from schemas.subjects import CANARY_TOKENS
 
 MINTS = [f"Mint{number}" for number in range(7)]
 
@@ -98,6 +100,13 @@ async def test_an_empty_system_has_a_report(bus: Bus) -> None:
     end = time.time_ns()
     daily = await read_day(bus, end - DAY_NS, end, "UTC")
     assert (daily.opportunities, daily.mean_roi_bps, daily.feed.uptime_bps) == (0, None, None)
+
+
+async def test_a_feed_of_which_only_canaries_are_there_was_never_heard(bus: Bus) -> None:
+    await bus.publish(CANARY_TOKENS, encode(canary.first(1, time.time_ns())))
+    end = time.time_ns()
+    daily = await read_day(bus, end - DAY_NS, end, "UTC")
+    assert (daily.feed.uptime_bps, daily.feed.gaps) == (None, 0)
 
 
 async def test_a_stream_that_forgot_the_beginning_says_since_when_it_knows(bus: Bus) -> None:

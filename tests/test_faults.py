@@ -27,7 +27,7 @@ class Line:
 
     def __init__(self, data_dir: Path, log: Path) -> None:
         self._data_dir = data_dir
-        self._service = Service("runtime.commands", log)
+        self._service = Service("runtime.commands", log, MINTLINE_CANARY_INTERVAL_S="0.5")
 
     def start(self, *more: str) -> None:
         self._service.start(

@@ -88,6 +88,7 @@ async def run_live(broker: Broker, bus: Bus, new_line: NewLine, recording: Path)
         line = new_line(
             broker, MINTLINE_INGEST_FEED_URL=simulator.url, MINTLINE_INGEST_API_KEY="key",
             MINTLINE_INGEST_RECORD=str(recording),
+            MINTLINE_CANARY_INTERVAL_S="0.2",  # of which the replay knows nothing
             MINTLINE_BOTS_SETTLE_MS=str(SETTLE_MS), MINTLINE_BOTS_LANDING_MS=str(LANDING_MS),
         )  # fmt: skip
         # ingest last: who follows new events only (bots, with nobody's position to look after) hears the first one.
@@ -140,6 +141,7 @@ async def lived(directory: Path, new_line: NewLine) -> Lived:
                 for user, entries in (await ledgers(bus)).items()
             }
             stored = await read(bus, "DECISIONS", ">", after_sequence=0)
+            assert any(subjects.is_canary(message.subject) for message in stored)
             decisions = [message.data for message in stored if subjects.about_token(message.subject)]
     finally:
         broker.kill()

@@ -126,7 +126,7 @@ class Analyzing:
             self._process.log.debug("rebuild_skipped", sequence=message.sequence, reason=str(error))
 
     def decide(self, message: In) -> Sequence[Out]:
-        if subjects.is_canary(message.subject):
+        if message.subject == subjects.CANARY_TOKENS:
             passed = canary.following(_canary(message.data), str(self._part))
             return [Out(self._canary_subject, encode(passed), canary.HEADERS, None, passed.id)]
         figures, mine = self._process.figures, self._is_mine(_last_token(message.subject))
@@ -172,7 +172,7 @@ class Analyzing:
 
     def _feed(self, message: In) -> Sequence[Decision]:
         """Raises MalformedEvent."""
-        if subjects.is_canary(message.subject):
+        if message.subject == subjects.CANARY_TOKENS:
             return ()
         if message.subject.startswith(OF_ONE_MINT) and not self._is_mine(_last_token(message.subject)):
             self._analysis.pass_over(_seen(message.data).seen_at_ns)

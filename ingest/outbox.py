@@ -29,7 +29,7 @@ from runtime.tracer import Tracer
 from runtime.vocabulary import Vocabulary
 from schemas import canary
 from schemas.codec import Decoder, MalformedEvent, encode
-from schemas.subjects import dead_subject, is_canary
+from schemas.subjects import CANARY_TOKENS, dead_subject
 
 IN_FLIGHT_MAX = 1000
 WAITING_MAX = 20_000
@@ -310,7 +310,7 @@ def _letter_about(record: Record, reason: str) -> Record:
 
 def _frames(record: Record, tracer: Tracer | None) -> Callable[[str], bytes]:
     headers = b"Nats-Msg-Id: %s\r\n" % record.id.encode()
-    if is_canary(record.subject):
+    if record.subject == CANARY_TOKENS:
         headers += canary.HEADERS
     elif record.subject.startswith("tokens."):
         sampled = tracer is not None and tracer.samples(record.id[:32], None)

@@ -33,12 +33,17 @@ RANK = {level: rank for rank, level in enumerate(Level)}
 
 
 class Happening(StrEnum):
-    """FIRING and RESOLVED begin and end what lasts; a NOTICE is told once; a DIGEST stands for what was held back."""
+    """FIRING and RESOLVED begin and end what lasts; a NOTICE is told once; a DIGEST stands for what was held back.
+
+    FLAPPING: it begins and ends again and again, and what is not urgent of it is held back from here on, until it is
+    told how it stands (FIRING or RESOLVED, with `flaps`).
+    """
 
     FIRING = "firing"
     RESOLVED = "resolved"
     NOTICE = "notice"
     DIGEST = "digest"
+    FLAPPING = "flapping"
     CANARY = "canary"  # shows that the way is open; of no interest to people
 
 
@@ -50,6 +55,8 @@ class Alert(Struct, frozen=True, kw_only=True, tag_field="type", tag="alert"):
     source: who found it; only it may resolve it. reminder: 0 for the first word, then 1, 2, ….
     url: where to read on. channel: the only one that is meant; empty for every channel that takes the level.
     covers: of a DIGEST, the ids of the deliveries that it stands for.
+    flaps: how often an alert has changed that flaps, in the word that says so and in the one that says how it stands
+    now that it is calm; both stand for what was held back of it. 0 in every other word.
     """
 
     id: str
@@ -64,6 +71,7 @@ class Alert(Struct, frozen=True, kw_only=True, tag_field="type", tag="alert"):
     reminder: int = 0
     channel: str = ""
     covers: tuple[str, ...] = ()
+    flaps: int = 0
     started_at_ns: int
     at_ns: int
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observer.notify.outbox import DEADLINE_NS, Outbox, Plan, Try
+from observer.notify.outbox import DEADLINE_NS, Plan, Try
 from observer.notify.outcomes import (
     BadToken,
     Failed,
@@ -25,110 +25,11 @@ from observer.notify.outcomes import (
     Unparsable,
 )
 from observer.notify.pacing import CHAT, GROUP, Pace
+from observer.notify.testing import ALL, START_NS, THROTTLE_NS, URGENT_ONLY, World, sent
 from observer.times import SECOND_NS
-from schemas.alerts import FINAL, MUTE_NAME, RANK, Alert, Delivery, Happening, Level, Mute, Outcome
+from schemas.alerts import FINAL, MUTE_NAME, RANK, Happening, Level, Mute, Outcome
 
-START_NS = 1_795_000_000 * SECOND_NS
-THROTTLE_NS = 300 * SECOND_NS
-ALL, URGENT_ONLY = (
-    Plan("all", "telegram", Level.INFO, GROUP, "bot"),
-    Plan("urgent", "telegram", Level.ERROR, CHAT, "bot"),
-)
 MINUTE_NS = 60 * SECOND_NS
-
-
-class World:
-    """The stream, the bucket, and a process that can be killed at any point."""
-
-    def __init__(self, *plans: Plan) -> None:
-        self.plans = plans or (ALL, URGENT_ONLY)
-        self.now_ns = START_NS
-        self.stream: list[tuple[Alert, int]] = []
-        self.bucket: dict[str, Delivery] = {}
-        self.tries: list[Try] = []
-        self.taken: Counter[tuple[str, int]] = Counter()  # of a delivery's part: how often the channel may have it
-        self.mutes: list[Mute] = []
-        self.start()
-
-    def start(self) -> None:
-        self.outbox = Outbox(THROTTLE_NS)
-        for plan in self.plans:
-            self.outbox.add(plan, 0)
-        self.outbox.mutes = {mute.id: mute for mute in self.mutes}
-        for record in self.bucket.values():
-            self.outbox.restore(record)
-        for sequence, (alert, at_ns) in enumerate(self.stream, 1):
-            self.store(*self.outbox.accept(sequence, alert, at_ns))
-        self.store(*self.outbox.restored(self.now_ns))
-        for plan in self.plans:
-            self.store(*self.outbox.resume(plan.channel, self.now_ns, 0.5))
-
-    def store(self, *records: Delivery) -> None:
-        for record in records:
-            before = self.bucket.get(record.id)
-            assert before is None or before.outcome not in FINAL, f"{before} is final, and became {record}"
-            self.bucket[record.id] = msgspec.json.decode(msgspec.json.encode(record), type=Delivery)
-
-    def tell(
-        self,
-        name: str,
-        level: Level = Level.WARNING,
-        state: Happening = Happening.FIRING,
-        fingerprint: str = "",
-        channel: str = "",
-    ) -> None:
-        self.put(
-            Alert(
-                id=f"{len(self.stream)}", fingerprint=fingerprint or name, name=name, level=level, state=state,
-                source="observer", summary=name, channel=channel, started_at_ns=0, at_ns=self.now_ns,
-            )
-        )  # fmt: skip
-
-    def put(self, alert: Alert) -> None:
-        self.stream.append((alert, self.now_ns))
-        self.store(*self.outbox.accept(len(self.stream), alert, self.now_ns))
-
-    def step(self, channel: str, result: Callable[[Try], Result] | None, dies: str = "") -> Try | None:
-        """One turn of a channel's loop. dies: "sending" or "answered" kills it before the end is recorded."""
-        digest = self.outbox.digest(channel, self.now_ns)
-        if digest is not None:
-            self.put(digest)
-        self.store(*self.outbox.over(channel, self.now_ns))
-        todo = self.outbox.begin(channel, self.now_ns)
-        if todo is None or result is None:
-            return todo
-        assert self.bucket.get(todo.delivery.id, todo.delivery).outcome not in FINAL
-        self.store(todo.delivery)
-        if dies == "sending":
-            self.start()
-            return todo
-        self.tries.append(todo)
-        came = result(todo)
-        if isinstance(came, Sent | Unknown):
-            self.taken[todo.delivery.id, todo.delivery.parts_sent] += 1
-        if dies == "answered":
-            self.start()
-            return todo
-        self.store(self.outbox.settle(todo.delivery.id, channel, came, self.now_ns, 0.5))
-        return todo
-
-    def drain(self, result: Callable[[Try], Result] | None = None) -> None:
-        """The channels work again, until there is nothing left to do."""
-        for _ in range(10_000):
-            times = [t for plan in self.plans if (t := self.outbox.when_ns(plan.channel)) is not None]
-            if not times:
-                return
-            self.now_ns = max(self.now_ns, *times) if len(times) > 1 else max(self.now_ns, times[0])
-            for plan in self.plans:
-                self.step(plan.channel, result or sent)
-        raise AssertionError("it does not end")
-
-    def sent(self, channel: str) -> list[str]:
-        return [f"{t.alert.name} {t.alert.state}" for t in self.tries if t.delivery.channel == channel]
-
-
-def sent(_: Try) -> Result:
-    return Sent(7, True)
 
 
 RESULTS: dict[str, Callable[[Try], Result]] = {
@@ -150,6 +51,12 @@ ALERT = st.tuples(
     st.sampled_from(Level),
     st.sampled_from([Happening.FIRING, Happening.RESOLVED, Happening.NOTICE]),
 )
+FLAPS = st.tuples(
+    st.just("flaps"),
+    st.sampled_from("abc"),
+    st.sampled_from(Level),
+    st.sampled_from([Happening.FLAPPING, Happening.FLAPPING, Happening.FIRING, Happening.RESOLVED]),
+)
 STEP = st.tuples(
     st.just("step"),
     st.sampled_from(["all", "urgent"]),
@@ -161,19 +68,21 @@ KILL = st.tuples(st.just("kill"))
 
 
 @settings(max_examples=400)
-@given(st.lists(st.one_of(ALERT, STEP, STEP, WAIT, KILL), max_size=60))
+@given(st.lists(st.one_of(ALERT, FLAPS, STEP, STEP, WAIT, KILL), max_size=60))
 def test_each_delivery_ends_once_whatever_happens(course: list[tuple[str, ...]]) -> None:
     world = World()
     for kind, *rest in course:
-        if kind == "tell":
+        if kind in ("tell", "flaps"):
             name, level, state = rest
-            world.tell(name, Level(level), Happening(state), f"{name}-{level}")
+            world.tell(name, Level(level), Happening(state), f"{name}-{level}", flaps=int(kind == "flaps"))
         elif kind == "step":
             world.step(rest[0], RESULTS[rest[1]], rest[2])
         elif kind == "wait":
             world.now_ns += int(rest[0]) * SECOND_NS
         else:
             world.start()
+    for name, level in itertools.product("abc", Level):  # everything is calm in the end
+        world.tell(name, level, Happening.RESOLVED, f"{name}-{level}", flaps=1)
     world.drain()
     for sequence, (alert, _) in enumerate(world.stream, 1):
         for plan in world.plans:
@@ -187,7 +96,9 @@ def test_each_delivery_ends_once_whatever_happens(course: list[tuple[str, ...]])
             assert record.settled_at_ns > 0
             if record.outcome is Outcome.SUPPRESSED:
                 assert alert.level not in (Level.CRITICAL, Level.ERROR), "an urgent alert was held back"
-                assert any(record.id in digest.covers for digest, _ in world.stream)
+                in_digest = any(record.id in digest.covers for digest, _ in world.stream)
+                later = (word for word, _ in world.stream[sequence:] if word.flaps)
+                assert in_digest or any(word.fingerprint == alert.fingerprint for word in later)
     for todo in world.tries:
         if todo.delivery.repeat:
             assert todo.delivery.level in (Level.CRITICAL, Level.ERROR)
@@ -347,6 +258,22 @@ def test_what_is_muted_is_suppressed_with_its_reason_and_comes_back_afterwards()
     world.drain()
     assert world.sent("all") == ["Feed firing", "Disk firing", "Mute firing"]
     assert world.bucket["1.all"].reason == "muted: new disk"
+
+
+def test_what_was_muted_is_not_told_after_a_restart_that_knows_the_mute_no_more() -> None:
+    world = World(ALL)
+    world.tell("Disk")
+    world.step("all", sent)
+    world.now_ns += SECOND_NS
+    world.mutes = [Mute(id="m", name="Disk", reason="disk", since_at_ns=world.now_ns, until_at_ns=START_NS + MINUTE_NS)]
+    world.start()
+    world.tell("Disk", fingerprint="muted")
+    world.now_ns += MINUTE_NS
+    world.mutes = []
+    world.start()
+    world.now_ns += THROTTLE_NS
+    world.drain()
+    assert world.sent("all") == ["Disk firing"]
 
 
 def test_what_no_channel_takes_is_recorded_too() -> None:

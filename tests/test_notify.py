@@ -23,7 +23,7 @@ from runtime.embedded import free_port
 from runtime.process import Process
 from runtime.readers import read
 from runtime.settings import Common, SettingsError
-from runtime.telemetry import Logger, now_ns
+from runtime.telemetry import Logger, Metrics, now_ns
 from runtime.testing import Broker, eventually
 from schemas.alerts import Alert, Delivery, Happening, Level, Outcome, alert_subject
 from schemas.codec import Decoder, encode
@@ -133,6 +133,8 @@ async def test_a_finding_and_its_end_are_told_once_each_and_the_end_replies(bus:
         await ends(bus, Outcome.SENT, Outcome.SENT)
         assert run.figure("notifications_total{channel=telegram,state=sent}") == 2
         await eventually(lambda: run.figure("notification_oldest_queued_at_ns") == 0, "nothing waits")
+        page = Metrics(run.process.figures).text()[0]
+        assert b'mintline_notification_delivery_seconds_count{channel="telegram"} 2.0' in page
     assert fake.texts[0].startswith(
         "🔴 CRITICAL <b>disk is bad.</b>\nIt is 97 % (limit 90 %).\n<code>disk</code> since "
     )

@@ -30,6 +30,10 @@ class NotifySettings(BackupSettings, frozen=True, kw_only=True, forbid_unknown_f
     alert_hold_s: seconds that a finding must last before anybody is told; 0 tells at once.
     alert_remind_s: seconds after which an open alert is told again; critical and error four times as often.
     alert_throttle_s: seconds in which a chat hears once of warnings and infos of one name; a digest tells the rest.
+    alert_flap_changes: changes (a beginning, another level, an end) within alert_flap_window_s after which an alert is
+        told as flapping, and what is not urgent of it is held back.
+    alert_flap_window_s: see alert_flap_changes.
+    alert_calm_s: seconds without a change after which an alert flaps no more, and it is told how it stands.
     alert_webhook_token: what Alertmanager must send as `Authorization: Bearer …` to `/alerts`; empty lets everybody in.
     telegram_bot_token: of the bot that sends; empty for no Telegram.
     telegram_chats: ids or @names, separated by commas; `-100123=warning` sends that level and more urgent ones only.
@@ -44,6 +48,9 @@ class NotifySettings(BackupSettings, frozen=True, kw_only=True, forbid_unknown_f
     alert_hold_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 10.0
     alert_remind_s: Seconds = 14_400.0
     alert_throttle_s: Seconds = 300.0
+    alert_flap_changes: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 6
+    alert_flap_window_s: Seconds = 1800.0
+    alert_calm_s: Seconds = 900.0
     alert_webhook_token: str = ""
     telegram_bot_token: str = ""
     telegram_chats: str = ""

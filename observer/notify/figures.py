@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from observer.notify.outcomes import Result
-from runtime.vocabulary import Figure, Vocabulary
+from runtime.vocabulary import LATENCY_BUCKETS_S, Figure, Vocabulary
 from schemas.alerts import FINAL, Level
 
 KINDS = ("telegram", "apprise", "canary", "nobody")
@@ -19,8 +19,13 @@ FIGURES: Vocabulary = {
         "Tries to send, by kind of channel and what they came to",
         {"channel": KINDS, "result": tuple(result.__name__.lower() for result in get_args(Result))},
     ),
+    "notification_delivery_seconds": Figure(
+        "Time from an alert's being found to a channel's having taken all of it, by kind of channel",
+        {"channel": KINDS[:-1]},
+        LATENCY_BUCKETS_S,
+    ),
     "notifications_queued": "Notifications that wait to be sent",
-    "notifications_held": "Notifications held back for a digest",
+    "notifications_held": "Notifications held back for a digest, or until an alert that flaps is calm",
     "notification_oldest_queued_at_ns": "When the oldest notification that waits was written; 0 when none waits",
     "notification_channels_disabled": "Channels that can be sent to no more, until they are enabled",
     "alert_path_last_arrival_at_ns": "When Alertmanager last sent the canary alert; 0 before",

@@ -20,6 +20,7 @@ HEAD_UNITS_MAX = 64  # kept free in each part for "possible repeat" and "2/3"
 UNITS_MIN = 64
 URL_CHARS_MAX = 1000
 
+_HEADS = {Happening.DIGEST: "HELD BACK", Happening.FLAPPING: "FLAPPING"}
 _MARKS = {Level.CRITICAL: "🔴", Level.ERROR: "🟠", Level.WARNING: "🟡", Level.INFO: "🔵"}
 
 
@@ -45,15 +46,15 @@ def units(text: str) -> int:
 
 def compose(alert: Alert) -> list[Span]:
     """The same alert always gives the same text, so the parts of a repetition are those of the first try."""
-    resolved, digest = alert.state is Happening.RESOLVED, alert.state is Happening.DIGEST
-    mark = "✅ RESOLVED" if resolved else f"{_MARKS[alert.level]} {'HELD BACK' if digest else alert.level.upper()}"
+    resolved = alert.state is Happening.RESOLVED
+    mark = "✅ RESOLVED" if resolved else f"{_MARKS[alert.level]} {_HEADS.get(alert.state, alert.level.upper())}"
     spans = [Span(f"{mark} "), Span(_clean(alert.summary), Style.BOLD), Span("\n")]
     if alert.text:
         spans.append(Span(f"{_clean(alert.text)}\n"))
     spans.append(Span(_clean(alert.name), Style.CODE))
     if alert.state in (Happening.FIRING, Happening.RESOLVED):
         spans.append(Span(f" since {iso(alert.started_at_ns)}"))
-    if resolved:
+    if resolved and not alert.flaps:  # else its text says since when
         spans.append(Span(f", over at {iso(alert.at_ns)}"))
     if alert.reminder and not resolved:
         spans.append(Span(f", reminder {alert.reminder}"))

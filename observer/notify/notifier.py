@@ -12,45 +12,36 @@ import asyncio
 import contextlib
 import hmac
 import random
-import secrets
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
-
-from msgspec.structs import replace
 
 from observer.notify import alertmanager
 from observer.notify.alerts import Finding, Register, mute_ended, notice
 from observer.notify.answer import Question, listing
 from observer.notify.canary import AlertPath
 from observer.notify.channels import Channel, NotifySettings, channels
-from observer.notify.figures import KINDS
+from observer.notify.flapping import Flaps, Rule
 from observer.notify.outbox import Outbox, Try
 from observer.notify.outcomes import Gone, Moved
+from observer.notify.records import RETRY_S, Records, again
 from observer.times import SECOND_NS
 from runtime import buckets, web
-from runtime.bus import BusError, Unavailable, WrongSequence
+from runtime.bus import BusError, Unavailable
 from runtime.process import Process
 from runtime.readers import Follower, read
 from runtime.telemetry import now_ns
 from runtime.wire import In
-from schemas.alerts import FINAL, Alert, ChannelState, Delivery, Level, Mute, Outcome, alert_subject
+from schemas.alerts import Alert, ChannelState, Delivery, Level, Mute, alert_subject
 from schemas.codec import Decoder, MalformedEvent, encode
 
-RETRY_S = 0.25
 TICK_S = 1.0
 SLEEP_S_MAX = 30.0
 STOP_S_MAX = 1.5  # within runtime.process.CLOSE_S_MAX: what is being sent may end
-HISTORY_MAX = 1000
 
 _alert: Decoder[Alert] = Decoder(Alert)
-_delivery: Decoder[Delivery] = Decoder(Delivery)
 _channel_state: Decoder[ChannelState] = Decoder(ChannelState)
 _mute: Decoder[Mute] = Decoder(Mute)
-
 _question: Decoder[Question] = Decoder(Question)
-
-T = TypeVar("T")
 
 
 class Notifier:
@@ -60,19 +51,18 @@ class Notifier:
         self._channels = {channel.plan.channel: channel for channel in (channels(settings) if found is None else found)}
         self._outbox = Outbox(int(settings.alert_throttle_s * SECOND_NS))
         self._register = Register(int(settings.alert_hold_s * SECOND_NS), int(settings.alert_remind_s * SECOND_NS))
+        self._flaps = Flaps(_rule(settings))
         self._states: dict[str, ChannelState] = {}
-        self._revisions: dict[str, int] = {}  # of deliveries that go on, and of channels
+        self._revisions: dict[str, int] = {}  # of channels
         self._path = AlertPath(self._figures, self._channels)
-        self._life = secrets.token_hex(8)
+        kinds = {name: channel.plan.kind for name, channel in self._channels.items()}
+        self._records = Records(process, kinds, self._path.settled)
         self._findings: list[Finding] | None = None
         self._news = asyncio.Event()
         self._wakes = {name: asyncio.Event() for name in self._channels}
         self._telling = asyncio.Lock()  # from deciding that something is new to having it stored
-        self.history: deque[Delivery] = deque(maxlen=HISTORY_MAX)
+        self.history = self._records.history
         self.following = asyncio.Event()  # everything that was stored has been read back
-        for kind in KINDS:
-            for outcome in FINAL:
-                self._figures.add("notifications_total", 0, channel=kind, state=outcome)
 
     # What comes in
 
@@ -118,7 +108,11 @@ class Notifier:
         async with self._telling:
             for alert in decide(now_ns()):
                 sequence = await self._bus.publish(alert_subject(alert.level), encode(alert), message_id=alert.id)
-                self._register.fold(sequence, alert)
+                self._fold(sequence, alert)
+
+    def _fold(self, sequence: int, alert: Alert) -> None:
+        self._register.fold(sequence, alert)
+        self._flaps.fold(sequence, alert)
 
     async def _tell_findings(self) -> None:
         while True:
@@ -139,7 +133,9 @@ class Notifier:
 
     def _due(self, at_ns: int) -> list[Alert]:
         new = [] if self._findings is None else self._register.observe(self._findings, at_ns)
-        return [*new, *self._register.remind(at_ns)]
+        lasting = self._flaps.due(self._register.open, at_ns)
+        told = (word for word in lasting if not self._outbox.muted(word, at_ns))  # they come when it is muted no more
+        return [*new, *self._register.remind(at_ns), *told]
 
     async def answer(self, data: bytes) -> bytes | None:
         """What `mintline alerts list` shows."""
@@ -158,11 +154,13 @@ class Notifier:
         stored = Follower(self._bus, "ALERTS", after_sequence=0)
         try:
             await self._remember(remembered)
-            for message in await self._again(lambda: read(self._bus, "KV_deliveries", after_sequence=0)):
-                self._restore(message)
+            for message in await again(lambda: read(self._bus, "KV_deliveries", after_sequence=0)):
+                record = self._records.restore(message)
+                if record is not None:
+                    self._outbox.restore(record)
             while not stored.caught_up:
                 await self._accept(await stored.wait())
-            await self._keep(self._outbox.restored(now_ns()))
+            await self._records.keep(self._outbox.restored(now_ns()))
             for name in self._channels:
                 for record in self._outbox.resume(name, now_ns(), random.random()):
                     await self._end(record)
@@ -185,7 +183,7 @@ class Notifier:
                 self._heed(message)
         for name, channel in self._channels.items():
             if name not in self._states:
-                info = await self._again(lambda: self._bus.stream_info("ALERTS"))
+                info = await again(lambda: self._bus.stream_info("ALERTS"))
                 since = int(info["state"]["last_seq"])
                 await self._know(ChannelState(channel=name, since_sequence=since, changed_at_ns=now_ns()))
             state = self._states[name]
@@ -208,22 +206,6 @@ class Notifier:
         except MalformedEvent:
             self._log.warning("channel_malformed", channel=change.key)
 
-    def _restore(self, message: In) -> None:
-        change = buckets.change(message)
-        if change.data is None:
-            return
-        try:
-            record = _delivery(change.data)
-        except MalformedEvent:
-            self._log.warning("delivery_malformed", delivery=change.key)
-            return
-        self._outbox.restore(record)
-        if record.outcome in FINAL:
-            if not self._path.settled(record):
-                self.history.append(record)
-        else:
-            self._revisions[record.id] = change.revision
-
     async def _follow(self, stored: Follower) -> None:
         while True:
             await self._accept(await stored.more())
@@ -240,9 +222,9 @@ class Notifier:
             except MalformedEvent as error:
                 self._log.warning("alert_malformed", sequence=message.sequence, reason=str(error))
                 continue
-            self._register.fold(message.sequence, alert)
+            self._fold(message.sequence, alert)
             self._path.stored(alert, message.at_ns)
-            await self._keep(self._outbox.accept(message.sequence, alert, message.at_ns))
+            await self._records.keep(self._outbox.accept(message.sequence, alert, message.at_ns))
         for wake in self._wakes.values():
             wake.set()
 
@@ -262,7 +244,7 @@ class Notifier:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(SLEEP_S_MAX, wait_s + 0.001)):
                         await self._wakes[name].wait()
-            elif await self._store(todo.delivery):
+            elif await self._records.store(todo.delivery):
                 await _to_the_end(self._try(channel, todo))
             else:
                 self._outbox.leave(todo.delivery)
@@ -288,7 +270,9 @@ class Notifier:
         elif isinstance(result, Gone):
             await self._learn(name, disabled=result.reason)
             self._log.error("channel_disabled", channel=name, reason=result.reason)
-        await self._end(self._outbox.settle(todo.delivery.id, name, result, now_ns(), random.random()))
+        record = self._outbox.settle(todo.delivery.id, name, result, now_ns(), random.random())
+        if await self._end(record):
+            self._records.delivered(record, todo.alert.at_ns)
         if isinstance(result, Gone):
             said = f"Notifications to {name} end: {result.reason}"
             with contextlib.suppress(Unavailable, BusError):
@@ -308,63 +292,16 @@ class Notifier:
 
     async def _know(self, state: ChannelState) -> None:
         self._states[state.channel] = state
-        self._revisions[state.channel] = await self._again(
+        self._revisions[state.channel] = await again(
             lambda: buckets.put(self._bus, "channels", f"channel.{state.channel}", encode(state))
         )
 
-    async def _end(self, record: Delivery) -> None:
-        """Store what a try came to, and count it if it was the last."""
-        if not await self._store(record):
+    async def _end(self, record: Delivery) -> bool:
+        """Store what a try came to; not if somebody else works on it."""
+        stored = await self._records.store(record)
+        if not stored:
             self._outbox.leave(record)
-        elif record.outcome in FINAL:
-            self._revisions.pop(record.id, None)
-            self._count(record)
-
-    async def _keep(self, records: Sequence[Delivery]) -> None:
-        """Store ends that nothing was recorded of before."""
-        if records:
-            values = [(record.id, encode(record)) for record in records]
-            await self._again(lambda: buckets.put_many(self._bus, "deliveries", values))
-            for record in records:
-                self._count(record)
-
-    def _count(self, record: Delivery) -> None:
-        channel = self._channels.get(record.channel)
-        kind = "nobody" if channel is None else channel.plan.kind
-        self._figures.add("notifications_total", channel=kind, state=record.outcome)
-        if self._path.settled(record):
-            return
-        self.history.append(record)
-        log = self._log.info if record.outcome in (Outcome.SENT, Outcome.SUPPRESSED) else self._log.warning
-        log("notified", alert=record.name, state=record.outcome, channel=record.channel, reason=record.reason or None)
-
-    async def _store(self, record: Delivery) -> bool:
-        """Whether it is stored; not if somebody else has written of the same delivery since."""
-        data = encode(replace(record, by=self._life))
-        while True:
-            try:
-                revision = await buckets.put(
-                    self._bus, "deliveries", record.id, data, self._revisions.get(record.id, 0)
-                )
-            except Unavailable:  # perhaps it is stored all the same: then the next try is refused
-                await asyncio.sleep(RETRY_S)
-                continue
-            except WrongSequence:
-                entry = await self._again(lambda: buckets.get(self._bus, "deliveries", record.id))
-                if entry is None or entry.data != data:
-                    self._log.warning("delivery_taken", delivery=record.id)
-                    return False
-                revision = entry.revision
-            self._revisions[record.id] = revision
-            return True
-
-    async def _again(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask until there is an answer."""
-        while True:
-            try:
-                return await ask()
-            except Unavailable:
-                await asyncio.sleep(RETRY_S)
+        return stored
 
     async def _measure(self) -> None:
         while True:
@@ -378,6 +315,15 @@ class Notifier:
             for level in Level:
                 put("alerts_open", levels[level], level=level)
             await asyncio.sleep(TICK_S)
+
+
+def _rule(settings: NotifySettings) -> Rule:
+    return Rule(
+        changes_min=settings.alert_flap_changes,
+        window_ns=int(settings.alert_flap_window_s * SECOND_NS),
+        calm_ns=int(settings.alert_calm_s * SECOND_NS),
+        remind_ns=int(settings.alert_remind_s * SECOND_NS),
+    )
 
 
 async def _to_the_end(work: Awaitable[None]) -> None:

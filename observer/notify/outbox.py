@@ -8,6 +8,8 @@ decides again as before:
     warning, info     the first of a name is queued, and opens a window; what fires or is told within it is held back,
                       and so is its end; the end of what was queued is queued
     digest            when a window ends, one message stands for all that its channel holds back
+    flapping          from the word that says so until it is calm, warnings and infos of the alert are held back; each
+                      word about the flapping stands for what was held back of it before
 
 Every try is recorded before it begins (`begin` returns what to store) and after it ended (`settle`). A record that
 says "sending" after a start is a try whose end nobody knows, like one that timed out: critical and error are sent
@@ -47,6 +49,7 @@ DEADLINE_NS = {
     Level.WARNING: 12 * HOUR_NS,
     Level.INFO: 6 * HOUR_NS,
 }
+_MUTED = "muted: "
 CHANNEL_BACKOFF_NS_MAX = 15 * SECOND_NS
 
 
@@ -96,6 +99,7 @@ class _Line:
         self.queue: dict[str, _Item] = {}
         self.held: dict[str, Held] = {}
         self.windows: dict[str, int] = {}  # by name: when what comes is queued again
+        self.flapping: dict[str, dict[str, Held]] = {}  # by fingerprint, while it flaps: what is held back of it
         self.through: dict[str, bool] = {}  # by fingerprint, while it fires: whether that was queued
         self.replies: dict[str, int] = {}
         self.digesting = False
@@ -104,7 +108,9 @@ class _Line:
         if self.plan.canaries or alert.state is Happening.CANARY:
             return self.plan.canaries and alert.state is Happening.CANARY
         meant = alert.channel in ("", self.plan.channel)
-        return meant and (alert.state is Happening.DIGEST or RANK[alert.level] <= RANK[self.plan.level_min])
+        if alert.state is Happening.DIGEST or (alert.flaps and alert.fingerprint in self.flapping):
+            return meant
+        return meant and RANK[alert.level] <= RANK[self.plan.level_min]
 
     def blocked_until_ns(self) -> int:
         return max(self.paused_until_ns, self.bot.paused_until_ns, self.pace.free_at_ns(), self.bot.pace.free_at_ns())
@@ -148,11 +154,11 @@ class Outbox:
     def accept(self, sequence: int, alert: Alert, at_ns: int) -> list[Delivery]:
         """An alert of the stream, in its order. Returns final records that are to be stored."""
         made: list[Delivery] = []
-        for line in self._lines.values():
-            if sequence > line.since_sequence and line.takes(alert):
+        takers = [line for line in self._lines.values() if line.takes(alert)]
+        for line in takers:
+            if sequence > line.since_sequence:
                 made += self._accept(line, sequence, alert, at_ns)
-        taken = alert.state is Happening.CANARY or any(line.takes(alert) for line in self._lines.values())
-        if not taken:
+        if not takers and alert.state is not Happening.CANARY:
             nobody = _delivery(sequence, "nobody", alert, at_ns)
             if nobody.id not in self._records:
                 made.append(final(nobody, Outcome.SUPPRESSED, "no channel takes this level", at_ns))
@@ -162,33 +168,59 @@ class Outbox:
         fresh = _delivery(sequence, line.plan.channel, alert, at_ns)
         if alert.state is Happening.DIGEST:
             yield from self._release(line, alert, sequence, at_ns)
-        held = self._throttled(line, alert, at_ns)
+        elif alert.flaps:
+            yield from self._stand_for(line, alert, sequence, at_ns)
         record = self._records.pop(fresh.id, None)
+        ended = record is not None and record.outcome is Outcome.SUPPRESSED and record.reason.startswith(_MUTED)
+        muted = _MUTED if ended else self.muted(alert, at_ns)  # the mute itself may be forgotten by now
+        holding = self._holding(line, alert, bool(muted), at_ns)
         if record is not None and record.outcome not in FINAL:
             line.queue[record.id] = _Item(record, alert)
-        elif held and (record is None or record.outcome is Outcome.SUPPRESSED):
-            line.held[fresh.id] = Held(fresh, alert, line.windows.get(alert.name, at_ns), record is not None)
+        elif holding is not None and (record is None or record.outcome is Outcome.SUPPRESSED):
+            holding[fresh.id] = Held(fresh, alert, line.windows.get(alert.name, at_ns), record is not None)
         elif record is not None:
             self._note_end(line, record)
         elif line.disabled:
             yield final(fresh, Outcome.FAILED, f"channel disabled: {line.disabled}", at_ns)
-        elif mute := self._mute(alert, at_ns):
-            yield final(fresh, Outcome.SUPPRESSED, f"muted: {mute.reason}", at_ns)
+        elif muted:
+            yield final(fresh, Outcome.SUPPRESSED, muted, at_ns)
         else:
             line.queue[fresh.id] = _Item(fresh, alert)
 
-    def _throttled(self, line: _Line, alert: Alert, at_ns: int) -> bool:
-        if alert.state is Happening.RESOLVED:
-            return not line.through.pop(alert.fingerprint, True)
-        held = False
-        never = (Happening.DIGEST, Happening.CANARY)
-        if alert.level not in URGENT and alert.state not in never and not self._mute(alert, at_ns):
-            held = at_ns < line.windows.get(alert.name, 0)
-            if not held:
-                line.windows[alert.name] = at_ns + self._throttle_ns
-        if alert.state is Happening.FIRING:
-            line.through[alert.fingerprint] = not held or line.through.get(alert.fingerprint, False)
-        return held
+    def _holding(self, line: _Line, alert: Alert, muted: bool, at_ns: int) -> dict[str, Held] | None:
+        """Among what it is to be held back; None if it is to be told."""
+        state, fingerprint, urgent = alert.state, alert.fingerprint, alert.level in URGENT
+        changed = state in (Happening.FIRING, Happening.RESOLVED) and not alert.flaps
+        holding = None
+        if changed and not urgent and not muted and fingerprint in line.flapping:
+            holding = line.flapping[fingerprint]
+        elif changed and state is Happening.RESOLVED:
+            holding = None if line.through.get(fingerprint, True) else line.held
+        elif state in (Happening.FIRING, Happening.NOTICE) and not urgent and not muted and not alert.flaps:
+            holding = self._throttled(line, alert, at_ns)
+        if state is Happening.RESOLVED:
+            line.through.pop(fingerprint, None)
+        elif state is Happening.FIRING:
+            line.through[fingerprint] = holding is None or line.through.get(fingerprint, False)
+        return holding
+
+    def _throttled(self, line: _Line, alert: Alert, at_ns: int) -> dict[str, Held] | None:
+        if at_ns < line.windows.get(alert.name, 0):
+            return line.held
+        line.windows[alert.name] = at_ns + self._throttle_ns
+        return None
+
+    def _stand_for(self, line: _Line, word: Alert, sequence: int, at_ns: int) -> Iterator[Delivery]:
+        """What a word about the flapping of an alert stands for is suppressed."""
+        mine = {key: held for key, held in line.held.items() if held.alert.fingerprint == word.fingerprint}
+        for key in mine:
+            del line.held[key]
+        mine |= line.flapping.pop(word.fingerprint, {})
+        if word.state is Happening.FLAPPING:
+            line.flapping[word.fingerprint] = {}
+        for held in mine.values():
+            if not held.recorded:
+                yield final(held.delivery, Outcome.SUPPRESSED, f"flapping: told in {sequence}", at_ns)
 
     def _release(self, line: _Line, digest: Alert, sequence: int, at_ns: int) -> Iterator[Delivery]:
         """What a digest stands for is suppressed, and the windows of its names begin anew."""
@@ -201,11 +233,12 @@ class Outbox:
             if not held.recorded:
                 yield final(held.delivery, Outcome.SUPPRESSED, f"told in digest {sequence}", at_ns)
 
-    def _mute(self, alert: Alert, at_ns: int) -> Mute | None:
+    def muted(self, alert: Alert, at_ns: int) -> str:
+        """The reason to record, or "" while it is not muted."""
         if alert.state in (Happening.DIGEST, Happening.CANARY) or alert.name == MUTE_NAME:
-            return None
+            return ""
         found = (m for m in self.mutes.values() if m.name in ("*", alert.name) and m.since_at_ns <= at_ns)
-        return next((mute for mute in found if at_ns < mute.until_at_ns), None)
+        return next((f"{_MUTED}{mute.reason}" for mute in found if at_ns < mute.until_at_ns), "")
 
     def digest(self, channel: str, now_ns: int) -> Alert | None:
         """A digest to be published, if it is time for one. It comes back by `accept`."""
@@ -315,7 +348,8 @@ class Outbox:
         return bool(self._lines[channel].queue)
 
     def held(self) -> list[Delivery]:
-        return [held.delivery for line in self._lines.values() for held in line.held.values()]
+        kept = (held for line in self._lines.values() for held in (line.held, *line.flapping.values()))
+        return [one.delivery for held in kept for one in held.values()]
 
     def disabled(self) -> Mapping[str, str]:
         return {channel: line.disabled for channel, line in self._lines.items()}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 SECOND_NS = 1_000_000_000
+
+_DURATION = re.compile(r"(\d{1,6})([smhd])")
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -32,6 +36,12 @@ def parse_iso(text: object) -> int | None:
     if since.days < 0:
         return None
     return (since.days * 86_400 + since.seconds) * SECOND_NS + int(fraction.ljust(9, "0"))
+
+
+def parse_duration_s(text: str) -> int | None:
+    """`90s`, `30m`, `2h`, `1d`; None for what is none of these."""
+    match = _DURATION.fullmatch(text)
+    return None if match is None else int(match[1]) * _UNITS_S[match[2]]
 
 
 def age_ms(at_ns: int, now_ns: int) -> int:

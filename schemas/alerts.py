@@ -37,6 +37,7 @@ class Happening(StrEnum):
 
     FLAPPING: it begins and ends again and again, and what is not urgent of it is held back from here on, until it is
     told how it stands (FIRING or RESOLVED, with `flaps`).
+    ACKNOWLEDGED: somebody works on it. ESCALATED: nobody does, and it is told to one more channel, its `channel`.
     """
 
     FIRING = "firing"
@@ -44,6 +45,8 @@ class Happening(StrEnum):
     NOTICE = "notice"
     DIGEST = "digest"
     FLAPPING = "flapping"
+    ACKNOWLEDGED = "acknowledged"
+    ESCALATED = "escalated"
     CANARY = "canary"  # shows that the way is open; of no interest to people
 
 
@@ -55,8 +58,8 @@ class Alert(Struct, frozen=True, kw_only=True, tag_field="type", tag="alert"):
     source: who found it; only it may resolve it. reminder: 0 for the first word, then 1, 2, ….
     url: where to read on. channel: the only one that is meant; empty for every channel that takes the level.
     covers: of a DIGEST, the ids of the deliveries that it stands for.
-    flaps: how often an alert has changed that flaps, in the word that says so and in the one that says how it stands
-    now that it is calm; both stand for what was held back of it. 0 in every other word.
+    flaps: how often an alert has changed that flaps, in the words that say so (FLAPPING, and ESCALATED where it does)
+    and in the one that says how it stands when it is calm; they stand for what was held back of it. Else 0.
     """
 
     id: str

@@ -25,7 +25,7 @@ from observer.notify.outcomes import (
     Unparsable,
 )
 from observer.notify.pacing import CHAT, GROUP, Pace
-from observer.notify.testing import ALL, START_NS, THROTTLE_NS, URGENT_ONLY, World, sent
+from observer.notify.testing_world import ALL, START_NS, THROTTLE_NS, URGENT_ONLY, World, sent
 from observer.times import SECOND_NS
 from schemas.alerts import FINAL, MUTE_NAME, RANK, Happening, Level, Mute, Outcome
 

@@ -19,8 +19,10 @@ from observer.notify.testing import BLOCKED, BOT, FakeTelegram
 from runtime.bus import Bus
 from runtime.process import Process
 from runtime.settings import Common
-from runtime.telemetry import Logger
+from runtime.telemetry import Logger, now_ns
 from runtime.testing import Broker, eventually
+from schemas.alerts import Alert, Happening, Level, alert_subject
+from schemas.codec import encode
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ async def fake(bus: Bus) -> AsyncIterator[FakeTelegram]:
     async with FakeTelegram().listening() as listening:
         process = Process("observer", Common(), Logger("observer", "json", "error", io.StringIO()), FIGURES)
         process.bus = bus
-        asked = NotifySettings(telegram_bot_token=BOT, telegram_chats="5", telegram_url=listening.url)
+        asked = NotifySettings(telegram_bot_token=BOT, telegram_chats="5, 6=critical+15m", telegram_url=listening.url)
         notifier = Notifier(process, asked)
         task = asyncio.create_task(notifier.run())
         await eventually(notifier.following.is_set, "it follows the outbox")
@@ -65,7 +67,7 @@ async def test_what_is_sent_muted_and_disabled_is_listed(broker: Broker, fake: F
     assert "Operator is no longer muted." in fake.texts[2]
     fake.script.append(BLOCKED)
     await mintline(broker.url, "send", "nobody hears it", "--level", "critical")
-    await eventually(lambda: len(fake.requests) == 4, "it is refused")
+    await eventually(lambda: len(fake.requests) >= 4, "it is refused")
     status, said, _ = await mintline(broker.url, "list")
     assert status == 0
     assert "muted: none" in said
@@ -76,6 +78,26 @@ async def test_what_is_sent_muted_and_disabled_is_listed(broker: Broker, fake: F
     await eventually(lambda: any("back again" in text for text in fake.texts), "the channel is used again")
 
 
+async def test_an_open_alert_is_acknowledged_and_listed_so(broker: Broker, bus: Bus, fake: FakeTelegram) -> None:
+    now = now_ns()
+    alert = Alert(
+        id="a", fingerprint="check:feed", name="feed", level=Level.CRITICAL, state=Happening.FIRING,
+        source="alertmanager", summary="Silent.", started_at_ns=now, at_ns=now,
+    )  # fmt: skip
+    await bus.publish(alert_subject(alert.level), encode(alert), message_id=alert.id)
+    await eventually(lambda: len(fake.delivered) == 1, "it is told")
+    status, _, said = await mintline(broker.url, "ack", "disk")
+    assert (status, "no alert 'disk' is open" in said) == (1, True)
+    listed = (await mintline(broker.url, "list"))[1]
+    assert "telegram_6 at 20" in listed
+    assert (await mintline(broker.url, "ack", "feed", "--note", "Ann is on it"))[0] == 0
+    await eventually(lambda: len(fake.delivered) == 2, "everybody is told")
+    assert fake.texts[1].startswith("🔴 ACKNOWLEDGED <b>Silent.</b>\nAnn is on it\n<code>feed</code> since ")
+    listed = (await mintline(broker.url, "list"))[1]
+    assert "acknowledged: Ann is on it" in listed
+    assert "telegram_6 at" not in listed
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "word"),
     [
@@ -84,6 +106,7 @@ async def test_what_is_sent_muted_and_disabled_is_listed(broker: Broker, fake: F
         (("list", "--limit", "101"), 2, "--limit"),
         (("unmute", "nothing"), 1, "nothing"),
         (("enable", "nothing"), 1, "nothing"),
+        (("ack", "nothing"), 1, "observer.alerts"),
         (("list",), 1, "observer.alerts"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from observer.notify.alerts import Finding
 from observer.notify.flapping import Rule
-from observer.notify.testing import ALL, URGENT_ONLY, Watched
+from observer.notify.testing_world import ALL, URGENT_ONLY, Watched
 from observer.times import SECOND_NS
 from schemas.alerts import Happening, Level, Outcome
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import io
 import json
 from collections.abc import AsyncIterator
@@ -16,7 +14,7 @@ from observer.notify.alerts import Finding
 from observer.notify.channels import NotifySettings, channels
 from observer.notify.figures import FIGURES
 from observer.notify.notifier import Notifier
-from observer.notify.testing import BOT, FakeTelegram
+from observer.notify.testing import FakeTelegram, Running, running, settings
 from runtime import buckets, web
 from runtime.bus import Bus
 from runtime.embedded import free_port
@@ -35,53 +33,6 @@ _delivery: Decoder[Delivery] = Decoder(Delivery)
 async def fake() -> AsyncIterator[FakeTelegram]:
     async with FakeTelegram().listening() as listening:
         yield listening
-
-
-def settings(url: str, **changes: Any) -> NotifySettings:
-    given = {
-        "alert_hold_s": 0.0, "telegram_bot_token": BOT, "telegram_chats": "5", "telegram_url": url,
-        "telegram_timeout_s": 0.5,
-    }  # fmt: skip
-    return NotifySettings(**{**given, **changes})
-
-
-class Running:
-    def __init__(self, notifier: Notifier, process: Process, log: io.StringIO) -> None:
-        self.notifier, self.process, self.log = notifier, process, log
-
-    def figure(self, name: str) -> int:
-        return self.process.figures.get(name, 0)
-
-    async def webhook(self, *alerts: dict[str, Any], token: str = "") -> tuple[int, bytes]:
-        """By HTTP, as Alertmanager does it."""
-        self.process.routes["POST", "/alerts"] = self.notifier.webhook
-        server = await web.serve(self.process.health_routes(), "127.0.0.1", 0)
-        try:
-            body = json.dumps({"version": "4", "truncatedAlerts": 0, "alerts": alerts}).encode()
-            headers = {"Authorization": f"Bearer {token}"} if token else {}
-            return await web.send(f"http://127.0.0.1:{server.port}/alerts", body, headers, 10.0)
-        finally:
-            await server.close()
-
-
-@contextlib.asynccontextmanager
-async def running(bus: Bus, asked: NotifySettings) -> AsyncIterator[Running]:
-    out = io.StringIO()
-    log = Logger("observer", "json", "debug", out)
-    process = Process("observer", Common(), log, FIGURES)
-    process.bus = bus
-    notifier = Notifier(process, asked)
-    task = asyncio.create_task(notifier.run())
-    try:
-        await eventually(lambda: notifier.following.is_set() or task.done(), "it follows the outbox")
-        if task.done():
-            await task
-        yield Running(notifier, process, out)
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        assert BOT not in out.getvalue(), "the bot's token is in the log"
 
 
 def finding(name: str = "disk", level: Level = Level.CRITICAL) -> Finding:
@@ -344,6 +295,30 @@ async def test_other_channels_go_through_apprise(bus: Bus) -> None:
     finally:
         await server.close()
     assert [hook["message"].splitlines()[0] for hook in heard] == ["🔴 CRITICAL feed"] * 2
+
+
+@IGNORED
+async def test_a_text_that_such_a_channel_does_not_take_whole_comes_in_parts(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apprise = pytest.importorskip("apprise")
+    heard: list[str] = []
+
+    async def hook(request: web.Request) -> web.Response:
+        heard.append(json.loads(await request.body())["message"])
+        return web.Response(200)
+
+    server = await web.serve([web.Route("POST", "/{rest:.*}", hook)], "127.0.0.1", 0)
+    url = f"json://127.0.0.1:{server.port}/"
+    monkeypatch.setattr(type(apprise.Apprise.instantiate(url)), "body_maxlen", 2000)  # as Discord
+    try:
+        async with running(bus, NotifySettings(notify_urls=url)):
+            await tell(bus, "report", Level.CRITICAL, "\n".join(f"line {number}" for number in range(500)))
+            await ends(bus, Outcome.SENT)
+    finally:
+        await server.close()
+    assert len(heard) > 2
+    assert all(f"line {number}" in "\n".join(heard) for number in (0, 250, 499))
 
 
 @IGNORED

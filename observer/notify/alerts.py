@@ -19,6 +19,7 @@ from schemas.alerts import MUTE_NAME, SUMMARY_CHARS_MAX, TEXT_CHARS_MAX, Alert, 
 OBSERVER, ALERTMANAGER = "observer", "alertmanager"
 FORGET_NS = 26 * 3600 * SECOND_NS  # twice the longest repeat_interval (12 h), and two hours
 OPEN_MAX = 10_000
+CHANNEL_DISABLED = "ChannelDisabled:"  # how the name of that alert begins; the channel's follows
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

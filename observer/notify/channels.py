@@ -16,13 +16,15 @@ from observer.notify import message, telegram
 from observer.notify.outbox import Plan, Try
 from observer.notify.outcomes import Failed, Moved, Refused, Result, Sent, Unknown
 from observer.notify.pacing import CHAT, GROUP
+from observer.times import SECOND_NS, parse_duration_s
 from runtime import web
 from runtime.settings import PREFIX, Common, Seconds, SettingsError
 from schemas.alerts import Level
 
 APPRISE_S_MAX = 30.0
 CANARY = "canary"  # the channel of its chat
-_CHAT = re.compile(r"(-?\d{1,20}|@[A-Za-z0-9_]{3,64})(?:=(critical|error|warning|info))?\Z")
+_CHAT = re.compile(r"(-?\d{1,20}|@[A-Za-z0-9_]{3,64})(?:=(critical|error|warning|info))?(?:\+(\w+))?\Z")
+AFTER_S_MAX = 86_400
 
 
 class NotifySettings(BackupSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,13 +38,14 @@ class NotifySettings(BackupSettings, frozen=True, kw_only=True, forbid_unknown_f
     alert_calm_s: seconds without a change after which an alert flaps no more, and it is told how it stands.
     alert_webhook_token: what Alertmanager must send as `Authorization: Bearer …` to `/alerts`; empty lets everybody in.
     telegram_bot_token: of the bot that sends; empty for no Telegram.
-    telegram_chats: ids or @names, separated by commas; `-100123=warning` sends that level and more urgent ones only.
+    telegram_chats: ids or @names, separated by commas; `-100123=warning` sends that level and more urgent ones only,
+        `42=critical+15m` only alerts that have lasted so long and that nobody has acknowledged.
     telegram_canary_chat: the id or @name of a chat that the canary alert goes to every few minutes, silently, the one
         before being deleted; without it the canary's way ends in the outbox.
     telegram_url: of the Bot API.
     telegram_timeout_s: seconds to wait for its answer.
     notify_urls: apprise addresses of other channels, separated by spaces (extra `notify`); `#level=warning` at the end
-        as for chats.
+        as for chats, or `#level=critical+15m`.
     """
 
     alert_hold_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 10.0
@@ -76,10 +79,10 @@ class Channel(Protocol):
 class Telegram:
     """One chat."""
 
-    def __init__(self, settings: NotifySettings, chat: str, level_min: Level) -> None:
+    def __init__(self, settings: NotifySettings, chat: str, level_min: Level, after_ns: int = 0) -> None:
         group = chat.startswith(("-", "@"))
         name = f"telegram_{re.sub(r'[^A-Za-z0-9_-]', '_', chat)}"
-        self.plan = Plan(name, "telegram", level_min, GROUP if group else CHAT, "telegram")
+        self.plan = Plan(name, "telegram", level_min, GROUP if group else CHAT, "telegram", after_ns)
         self.chat = chat
         self._secret = settings.telegram_bot_token
         self._url = f"{settings.telegram_url.rstrip('/')}/bot{self._secret}"
@@ -129,9 +132,9 @@ class CanaryChat(Telegram):
 class Apprise:
     """Anything that apprise knows. It says only whether it worked, so whatever failed is tried again."""
 
-    def __init__(self, url: str, level_min: Level) -> None:
+    def __init__(self, url: str, level_min: Level, after_ns: int = 0) -> None:
         name = f"apprise_{blake2b(url.encode(), digest_size=4).hexdigest()}"
-        self.plan = Plan(name, "apprise", level_min, CHAT, name)
+        self.plan = Plan(name, "apprise", level_min, CHAT, name, after_ns)
         self.chat = ""
         self._url = url
 
@@ -152,7 +155,12 @@ class Apprise:
 
         kinds = {Level.INFO: apprise.NotifyType.INFO, Level.WARNING: apprise.NotifyType.WARNING}
         notifier = apprise.Apprise()
-        notifier.add(self._url)
+        channel = apprise.Apprise.instantiate(self._url)
+        if channel is None:
+            return False
+        if "overflow=" not in self._url:  # else a long text is cut off, or refused
+            channel.overflow_mode = apprise.OverflowMode.SPLIT
+        notifier.add(channel)
         kind = kinds.get(level, apprise.NotifyType.FAILURE)
         return bool(notifier.notify(body=text, title="", notify_type=kind, body_format=apprise.NotifyFormat.TEXT))
 
@@ -164,10 +172,11 @@ def channels(settings: NotifySettings) -> list[Channel]:
         match = _CHAT.match(text)
         if match is None:
             raise SettingsError(f"{PREFIX}OBSERVER_TELEGRAM_CHATS: {text!r} is no chat id and no @name, with =level")
-        found.append(Telegram(settings, match[1], Level(match[2] or Level.INFO)))
+        after_ns = _after_ns(match[3] or "", f"{PREFIX}OBSERVER_TELEGRAM_CHATS")
+        found.append(Telegram(settings, match[1], Level(match[2] or Level.INFO), after_ns))
     if settings.telegram_canary_chat:
         match = _CHAT.match(settings.telegram_canary_chat)
-        if match is None or match[2]:
+        if match is None or match[2] or match[3]:
             said = f"{settings.telegram_canary_chat!r} is no chat id and no @name"
             raise SettingsError(f"{PREFIX}OBSERVER_TELEGRAM_CANARY_CHAT: {said}")
         found.append(CanaryChat(settings, match[1]))
@@ -180,6 +189,11 @@ def channels(settings: NotifySettings) -> list[Channel]:
         raise SettingsError(
             f"{PREFIX}OBSERVER_TELEGRAM_CHATS, {PREFIX}OBSERVER_NOTIFY_URLS: one channel is named twice"
         )
+    told = [channel.plan for channel in found if not channel.plan.canaries]
+    if told and all(plan.after_ns for plan in told):
+        raise SettingsError(
+            f"{PREFIX}OBSERVER_TELEGRAM_CHATS, {PREFIX}OBSERVER_NOTIFY_URLS: one channel at least must hear at once"
+        )
     return found
 
 
@@ -190,9 +204,18 @@ def _apprise(url: str) -> Channel:
     except ImportError:
         raise SettingsError(f"{variable}: needs apprise, the extra `notify`") from None
     logging.getLogger("apprise").disabled = True  # it writes addresses, which hold secrets
-    address, _, level = url.partition("#level=")
+    address, _, asked = url.partition("#level=")
+    level, _, after = asked.partition("+")
     if level and level not in list(Level):
         raise SettingsError(f"{variable}: {level!r} is no level")
     if apprise.Apprise.instantiate(address) is None:
         raise SettingsError(f"{variable}: apprise does not know such an address (the {address.partition(':')[0]} one)")
-    return Apprise(address, Level(level or Level.INFO))
+    return Apprise(address, Level(level or Level.INFO), _after_ns(after, variable))
+
+
+def _after_ns(text: str, variable: str) -> int:
+    """What follows the +; 0 where there is none."""
+    seconds = parse_duration_s(text) if text else 0
+    if seconds is None or seconds > AFTER_S_MAX or (text and not seconds):
+        raise SettingsError(f"{variable}: {text!r} is no time such as 15m or 2h, up to 24h")
+    return seconds * SECOND_NS

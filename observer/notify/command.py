@@ -19,7 +19,8 @@ from rich.table import Table
 
 from observer.notify.alerts import mute_begun, notice
 from observer.notify.answer import HISTORY_LISTED_MAX, Answer, Question
-from observer.times import SECOND_NS, iso
+from observer.notify.escalation import Standing, acknowledged
+from observer.times import SECOND_NS, iso, parse_duration_s
 from runtime import buckets
 from runtime.asking import ask
 from runtime.bus import Bus
@@ -35,8 +36,6 @@ app = cyclopts.App(name="alerts", help="What is wrong, and what was told to whom
 _answer: Decoder[Answer] = Decoder(Answer)
 _mute: Decoder[Mute] = Decoder(Mute)
 _channel_state: Decoder[ChannelState] = Decoder(ChannelState)
-_DURATION = re.compile(r"(\d{1,6})([smhd])\Z")
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @app.command(name="list")
@@ -96,8 +95,7 @@ def mute(name: str, *, for_: Annotated[str, Parameter(name="--for")], reason: st
     reason
         Why; the record of each notification that is left out tells it.
     """
-    match = _DURATION.match(for_)
-    seconds = int(match[1]) * _UNITS_S[match[2]] if match else 0
+    seconds = parse_duration_s(for_) or 0
     if not 0 < seconds <= MUTE_S_MAX:
         fail(f"alerts mute: --for {for_!r} is no time such as 30m or 2h, up to 30d", 2)
 
@@ -134,6 +132,30 @@ def unmute(id: str) -> None:
 
 
 @app.command
+def ack(name: str, *, note: str = "") -> None:
+    """Say that somebody works on an alert: it is not escalated, until it is over or becomes more urgent.
+
+    Parameters
+    ----------
+    name
+        The alert's name, as `list` prints it; all that are open under it are meant.
+    note
+        What everybody is told with it, e.g. who works on it.
+    """
+
+    async def work(bus: Bus) -> None:
+        answer = _answer(await bus.request("observer.alerts", encode(Question(limit=0, name=name))))
+        if not answer.open:
+            fail(f"alerts ack: no alert {name!r} is open", 1)
+        for one in answer.open:
+            said = acknowledged(one, note, now_ns())
+            await bus.publish(alert_subject(said.level), encode(said), message_id=said.id)
+        sys.stdout.write(f"{name} is acknowledged ({len(answer.open)} open)\n")
+
+    _run("ack", work)
+
+
+@app.command
 def enable(channel: str) -> None:
     """Use a channel again that had been disabled, e.g. because its chat had blocked the bot.
 
@@ -158,8 +180,9 @@ def enable(channel: str) -> None:
 def _show(answer: Answer) -> None:
     console = Console(highlight=False)
     for title, header, rows in (
-        ("open", ("level", "name", "since", "what"), [
-            (one.level, one.name, iso(one.started_at_ns), one.summary) for one in answer.open
+        ("open", ("level", "name", "since", "what", "stands"), [
+            (one.level, one.name, iso(one.started_at_ns), one.summary, _stands(answer.standings.get(one.fingerprint)))
+            for one in answer.open
         ]),
         ("waiting", ("level", "name", "channel", "tries", "reason"), [
             (one.level, one.name, one.channel, str(one.attempts), one.reason) for one in answer.waiting
@@ -181,7 +204,16 @@ def _show(answer: Answer) -> None:
         else:
             console.print(f"{title}: none")
     if answer.held:
-        console.print(f"held back for a digest: {answer.held}")
+        console.print(f"held back for a digest, or until an alert is calm: {answer.held}")
+
+
+def _stands(one: Standing | None) -> str:
+    if one is None:
+        return ""
+    said = ["flapping"] if one.flapping else []
+    said += [f"acknowledged: {one.acknowledged}"] if one.acknowledged else []
+    said += [f"told to {channel}" for channel in one.escalated]
+    return "; ".join([*said, *(f"{channel} at {iso(at_ns)}" for channel, at_ns in one.escalates_at_ns.items())])
 
 
 def _plain(text: str) -> str:

@@ -20,7 +20,12 @@ HEAD_UNITS_MAX = 64  # kept free in each part for "possible repeat" and "2/3"
 UNITS_MIN = 64
 URL_CHARS_MAX = 1000
 
-_HEADS = {Happening.DIGEST: "HELD BACK", Happening.FLAPPING: "FLAPPING"}
+_HEADS = {
+    Happening.DIGEST: "HELD BACK",
+    Happening.FLAPPING: "FLAPPING",
+    Happening.ACKNOWLEDGED: "ACKNOWLEDGED",
+}
+_LASTS = frozenset({Happening.FIRING, Happening.RESOLVED, Happening.ACKNOWLEDGED, Happening.ESCALATED})
 _MARKS = {Level.CRITICAL: "🔴", Level.ERROR: "🟠", Level.WARNING: "🟡", Level.INFO: "🔵"}
 
 
@@ -52,11 +57,11 @@ def compose(alert: Alert) -> list[Span]:
     if alert.text:
         spans.append(Span(f"{_clean(alert.text)}\n"))
     spans.append(Span(_clean(alert.name), Style.CODE))
-    if alert.state in (Happening.FIRING, Happening.RESOLVED):
+    if alert.state in _LASTS:
         spans.append(Span(f" since {iso(alert.started_at_ns)}"))
     if resolved and not alert.flaps:  # else its text says since when
         spans.append(Span(f", over at {iso(alert.at_ns)}"))
-    if alert.reminder and not resolved:
+    if alert.reminder and alert.state in (Happening.FIRING, Happening.FLAPPING):
         spans.append(Span(f", reminder {alert.reminder}"))
     if alert.url:
         spans.append(Span("\n"))

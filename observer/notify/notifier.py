@@ -16,10 +16,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from observer.notify import alertmanager
-from observer.notify.alerts import Finding, Register, mute_ended, notice
+from observer.notify.alerts import CHANNEL_DISABLED, Finding, Register, mute_ended, notice
 from observer.notify.answer import Question, listing
 from observer.notify.canary import AlertPath
 from observer.notify.channels import Channel, NotifySettings, channels
+from observer.notify.escalation import Escalations, Standing
 from observer.notify.flapping import Flaps, Rule
 from observer.notify.outbox import Outbox, Try
 from observer.notify.outcomes import Gone, Moved
@@ -52,6 +53,8 @@ class Notifier:
         self._outbox = Outbox(int(settings.alert_throttle_s * SECOND_NS))
         self._register = Register(int(settings.alert_hold_s * SECOND_NS), int(settings.alert_remind_s * SECOND_NS))
         self._flaps = Flaps(_rule(settings))
+        plans = [channel.plan for channel in self._channels.values()]
+        self._escalations = Escalations(plans)
         self._states: dict[str, ChannelState] = {}
         self._revisions: dict[str, int] = {}  # of channels
         self._path = AlertPath(self._figures, self._channels)
@@ -113,6 +116,7 @@ class Notifier:
     def _fold(self, sequence: int, alert: Alert) -> None:
         self._register.fold(sequence, alert)
         self._flaps.fold(sequence, alert)
+        self._escalations.fold(sequence, alert, self._flaps)
 
     async def _tell_findings(self) -> None:
         while True:
@@ -133,17 +137,23 @@ class Notifier:
 
     def _due(self, at_ns: int) -> list[Alert]:
         new = [] if self._findings is None else self._register.observe(self._findings, at_ns)
-        lasting = self._flaps.due(self._register.open, at_ns)
+        alerts = self._register.open
+        lasting = (*self._flaps.due(alerts, at_ns), *self._escalations.due(alerts, self._flaps, at_ns))
         told = (word for word in lasting if not self._outbox.muted(word, at_ns))  # they come when it is muted no more
         return [*new, *self._register.remind(at_ns), *told]
 
     async def answer(self, data: bytes) -> bytes | None:
         """What `mintline alerts list` shows."""
         try:
-            limit = _question(data or b"{}").limit
+            asked = _question(data or b"{}")
         except MalformedEvent:
             return None
-        return encode(listing(self._register.open.values(), self._outbox, self.history, limit, now_ns()))
+        return encode(
+            listing(asked, self._register.open.values(), self._standing, self._outbox, self.history, now_ns())
+        )
+
+    def _standing(self, fingerprint: str) -> Standing:
+        return self._escalations.standing(fingerprint, self._flaps)
 
     # Reading back
 
@@ -276,7 +286,7 @@ class Notifier:
         if isinstance(result, Gone):
             said = f"Notifications to {name} end: {result.reason}"
             with contextlib.suppress(Unavailable, BusError):
-                await self.tell(notice(f"ChannelDisabled:{name}", Level.ERROR, said, "", now_ns()))
+                await self.tell(notice(f"{CHANNEL_DISABLED}{name}", Level.ERROR, said, "", now_ns()))
 
     async def _learn(self, name: str, *, chat: str = "", disabled: str = "") -> None:
         known = self._states[name]

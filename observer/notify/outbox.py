@@ -8,6 +8,7 @@ decides again as before:
     warning, info     the first of a name is queued, and opens a window; what fires or is told within it is held back,
                       and so is its end; the end of what was queued is queued
     digest            when a window ends, one message stands for all that its channel holds back
+    escalated         a channel that is kept for what lasts takes an alert from this word on, until it is over
     flapping          from the word that says so until it is calm, warnings and infos of the alert are held back; each
                       word about the flapping stands for what was held back of it before
 
@@ -23,6 +24,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from observer.notify.alerts import CHANNEL_DISABLED
 from observer.notify.digest import Held, compose_digest
 from observer.notify.outcomes import (
     BAD_TOKEN_NS,
@@ -54,14 +56,18 @@ CHANNEL_BACKOFF_NS_MAX = 15 * SECOND_NS
 
 
 class Plan(NamedTuple):
-    """A channel as the settings describe it. bot: channels with the same one share its pace and its key. canaries: it
-    takes those, and nothing else."""
+    """A channel as the settings describe it. bot: channels with the same one share its pace and its key.
+
+    after_ns: for how long an alert must have lasted, not acknowledged, to be told here; 0 tells everything.
+    canaries: it takes those, and nothing else.
+    """
 
     channel: str
     kind: str
     level_min: Level
     rates: Sequence[Rate]
     bot: str
+    after_ns: int = 0
     canaries: bool = False
 
 
@@ -101,6 +107,7 @@ class _Line:
         self.windows: dict[str, int] = {}  # by name: when what comes is queued again
         self.flapping: dict[str, dict[str, Held]] = {}  # by fingerprint, while it flaps: what is held back of it
         self.through: dict[str, bool] = {}  # by fingerprint, while it fires: whether that was queued
+        self.escalated: set[str] = set()  # fingerprints, of a channel that is kept for what lasts
         self.replies: dict[str, int] = {}
         self.digesting = False
 
@@ -108,6 +115,8 @@ class _Line:
         if self.plan.canaries or alert.state is Happening.CANARY:
             return self.plan.canaries and alert.state is Happening.CANARY
         meant = alert.channel in ("", self.plan.channel)
+        if self.plan.after_ns and not alert.channel:  # else, what is meant for it alone
+            return alert.fingerprint in self.escalated or alert.name.startswith(CHANNEL_DISABLED)
         if alert.state is Happening.DIGEST or (alert.flaps and alert.fingerprint in self.flapping):
             return meant
         return meant and RANK[alert.level] <= RANK[self.plan.level_min]
@@ -168,8 +177,12 @@ class Outbox:
         fresh = _delivery(sequence, line.plan.channel, alert, at_ns)
         if alert.state is Happening.DIGEST:
             yield from self._release(line, alert, sequence, at_ns)
-        elif alert.flaps:
+        elif alert.state is Happening.ESCALATED:
+            line.escalated.add(alert.fingerprint)
+        if alert.flaps:
             yield from self._stand_for(line, alert, sequence, at_ns)
+        if alert.state is Happening.RESOLVED and alert.fingerprint not in line.flapping:
+            line.escalated.discard(alert.fingerprint)
         record = self._records.pop(fresh.id, None)
         ended = record is not None and record.outcome is Outcome.SUPPRESSED and record.reason.startswith(_MUTED)
         muted = _MUTED if ended else self.muted(alert, at_ns)  # the mute itself may be forgotten by now
@@ -216,7 +229,7 @@ class Outbox:
         for key in mine:
             del line.held[key]
         mine |= line.flapping.pop(word.fingerprint, {})
-        if word.state is Happening.FLAPPING:
+        if word.state in (Happening.FLAPPING, Happening.ESCALATED):
             line.flapping[word.fingerprint] = {}
         for held in mine.values():
             if not held.recorded:

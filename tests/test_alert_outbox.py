@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observer.notify.outbox import DEADLINE_NS, Plan, Try
+from observer.notify.line import Plan, Try
+from observer.notify.outbox import DEADLINE_NS
 from observer.notify.outcomes import (
     BadToken,
     Failed,

@@ -8,7 +8,7 @@ from observer.notify.alerts import CHANNEL_DISABLED, Finding
 from observer.notify.channels import NotifySettings, channels
 from observer.notify.escalation import acknowledged
 from observer.notify.flapping import Rule
-from observer.notify.outbox import Plan
+from observer.notify.line import Plan
 from observer.notify.pacing import CHAT
 from observer.notify.testing import BOT
 from observer.notify.testing_world import ALL, Watched

@@ -13,7 +13,7 @@ import msgspec
 
 from observer.backup.backups import BackupSettings
 from observer.notify import message, telegram
-from observer.notify.outbox import Plan, Try
+from observer.notify.line import Plan, Try
 from observer.notify.outcomes import Failed, Moved, Refused, Result, Sent, Unknown
 from observer.notify.pacing import CHAT, GROUP
 from observer.times import SECOND_NS, parse_duration_s
@@ -68,12 +68,17 @@ class NotifySettings(BackupSettings, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Channel(Protocol):
-    """plan: what the outbox must know. chat: where it sends to; it may move."""
+    """plan: what the outbox must know. chat: where it sends to; it may move.
+
+    answers: whether anybody is there, found out without telling anybody anything.
+    """
 
     plan: Plan
     chat: str
 
     async def send(self, todo: Try) -> Result: ...
+
+    async def answers(self) -> bool: ...
 
 
 class Telegram:
@@ -106,6 +111,14 @@ class Telegram:
     async def _call(self, method: str, body: bytes) -> tuple[int, bytes]:
         """Raises Unreached, Unanswered."""
         return await web.send(f"{self._url}/{method}", body, {"Content-Type": web.JSON}, self._timeout_s)
+
+    async def answers(self) -> bool:
+        """Whatever it says to its simplest question."""
+        try:
+            await self._call("getMe", b"")
+        except OSError:
+            return False
+        return True
 
 
 class CanaryChat(Telegram):
@@ -149,6 +162,10 @@ class Apprise:
         except Exception as error:  # a plug-in may raise anything, with its address in the text
             return Failed(f"apprise failed ({type(error).__name__})")
         return Sent(0, True) if worked else Failed("apprise could not deliver it")
+
+    async def answers(self) -> bool:
+        """Nobody can know."""
+        return True
 
     def _notify(self, text: str, level: Level) -> bool:
         import apprise

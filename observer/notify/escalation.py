@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from observer.notify.flapping import Flaps
-from observer.notify.outbox import Plan
+from observer.notify.line import Plan
 from observer.times import SECOND_NS
 from schemas.alerts import RANK, TEXT_CHARS_MAX, Alert, Happening, alert_id
 

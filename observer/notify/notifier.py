@@ -20,9 +20,11 @@ from observer.notify.alerts import CHANNEL_DISABLED, Finding, Register, mute_end
 from observer.notify.answer import Question, listing
 from observer.notify.canary import AlertPath
 from observer.notify.channels import Channel, NotifySettings, channels
+from observer.notify.clock import Clock
 from observer.notify.escalation import Escalations, Standing
 from observer.notify.flapping import Flaps, Rule
-from observer.notify.outbox import Outbox, Try
+from observer.notify.line import Try
+from observer.notify.outbox import Outbox
 from observer.notify.outcomes import Gone, Moved
 from observer.notify.records import RETRY_S, Records, again
 from observer.times import SECOND_NS
@@ -30,7 +32,6 @@ from runtime import buckets, web
 from runtime.bus import BusError, Unavailable
 from runtime.process import Process
 from runtime.readers import Follower, read
-from runtime.telemetry import now_ns
 from runtime.wire import In
 from schemas.alerts import Alert, ChannelState, Delivery, Level, Mute, alert_subject
 from schemas.codec import Decoder, MalformedEvent, encode
@@ -46,9 +47,16 @@ _question: Decoder[Question] = Decoder(Question)
 
 
 class Notifier:
-    def __init__(self, process: Process, settings: NotifySettings, found: Sequence[Channel] | None = None) -> None:
+    def __init__(
+        self,
+        process: Process,
+        settings: NotifySettings,
+        found: Sequence[Channel] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._process, self._bus, self._figures, self._log = process, process.bus, process.figures, process.log
         self._settings = settings
+        self._clock = clock or Clock()
         self._channels = {channel.plan.channel: channel for channel in (channels(settings) if found is None else found)}
         self._outbox = Outbox(int(settings.alert_throttle_s * SECOND_NS))
         self._register = Register(int(settings.alert_hold_s * SECOND_NS), int(settings.alert_remind_s * SECOND_NS))
@@ -95,7 +103,7 @@ class Notifier:
                 await self._tell_new(lambda at_ns: self._path.arrived(self._outbox, at_ns))
             if heard.truncated:
                 left_out = f"Alertmanager left out {heard.truncated} alerts of a group."
-                await self.tell(notice("AlertsTruncated", Level.WARNING, left_out, "", now_ns()))
+                await self.tell(notice("AlertsTruncated", Level.WARNING, left_out, "", self._clock.now_ns()))
         except (Unavailable, BusError) as error:
             return self._answer(503, "unavailable", str(error))
         return self._answer(200, "stored", "")
@@ -109,7 +117,7 @@ class Notifier:
         if not self.following.is_set():
             raise Unavailable("what was told before is still being read back")
         async with self._telling:
-            for alert in decide(now_ns()):
+            for alert in decide(self._clock.now_ns()):
                 sequence = await self._bus.publish(alert_subject(alert.level), encode(alert), message_id=alert.id)
                 self._fold(sequence, alert)
 
@@ -126,7 +134,7 @@ class Notifier:
             self._news.clear()
             try:
                 await self._tell_new(self._due)
-                for mute in [one for one in self._outbox.mutes.values() if one.until_at_ns <= now_ns()]:
+                for mute in [one for one in self._outbox.mutes.values() if one.until_at_ns <= self._clock.now_ns()]:
                     await self.tell(mute_ended(mute))
                     await buckets.delete(self._bus, "channels", f"mute.{mute.id}")
                     self._outbox.mutes.pop(mute.id, None)
@@ -148,9 +156,8 @@ class Notifier:
             asked = _question(data or b"{}")
         except MalformedEvent:
             return None
-        return encode(
-            listing(asked, self._register.open.values(), self._standing, self._outbox, self.history, now_ns())
-        )
+        alerts, at_ns = self._register.open.values(), self._clock.now_ns()
+        return encode(listing(asked, alerts, self._standing, self._outbox, self.history, at_ns))
 
     def _standing(self, fingerprint: str) -> Standing:
         return self._escalations.standing(fingerprint, self._flaps)
@@ -170,9 +177,9 @@ class Notifier:
                     self._outbox.restore(record)
             while not stored.caught_up:
                 await self._accept(await stored.wait())
-            await self._records.keep(self._outbox.restored(now_ns()))
+            await self._records.keep(self._outbox.restored(self._clock.now_ns()))
             for name in self._channels:
-                for record in self._outbox.resume(name, now_ns(), random.random()):
+                for record in self._outbox.resume(name, self._clock.now_ns(), random.random()):
                     await self._end(record)
             self.following.set()
             async with asyncio.TaskGroup() as group:
@@ -195,7 +202,7 @@ class Notifier:
             if name not in self._states:
                 info = await again(lambda: self._bus.stream_info("ALERTS"))
                 since = int(info["state"]["last_seq"])
-                await self._know(ChannelState(channel=name, since_sequence=since, changed_at_ns=now_ns()))
+                await self._know(ChannelState(channel=name, since_sequence=since, changed_at_ns=self._clock.now_ns()))
             state = self._states[name]
             channel.chat = state.chat or channel.chat
             self._outbox.add(channel.plan, state.since_sequence, state.disabled)
@@ -245,22 +252,23 @@ class Notifier:
         while True:
             self._wakes[name].clear()
             await self._digest(name)
-            for record in self._outbox.over(name, now_ns()):
+            for record in self._outbox.over(name, self._clock.now_ns()):
                 await self._end(record)
-            todo = self._outbox.begin(name, now_ns())
+            if self._outbox.silent(name, self._clock.now_ns()):
+                answers = await channel.answers()
+                self._outbox.asked(name, answers, self._clock.now_ns(), random.random())
+            todo = self._outbox.begin(name, self._clock.now_ns())
             if todo is None:
                 due_ns = self._outbox.when_ns(name)
-                wait_s = SLEEP_S_MAX if due_ns is None else max(0.0, (due_ns - now_ns()) / SECOND_NS)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(SLEEP_S_MAX, wait_s + 0.001)):
-                        await self._wakes[name].wait()
+                wait_s = SLEEP_S_MAX if due_ns is None else max(0.0, (due_ns - self._clock.now_ns()) / SECOND_NS)
+                await self._clock.wait(self._wakes[name], min(SLEEP_S_MAX, wait_s + 0.001))
             elif await self._records.store(todo.delivery):
                 await _to_the_end(self._try(channel, todo))
             else:
                 self._outbox.leave(todo.delivery)
 
     async def _digest(self, name: str) -> None:
-        digest = self._outbox.digest(name, now_ns())
+        digest = self._outbox.digest(name, self._clock.now_ns())
         if digest is None:
             return
         try:
@@ -280,13 +288,13 @@ class Notifier:
         elif isinstance(result, Gone):
             await self._learn(name, disabled=result.reason)
             self._log.error("channel_disabled", channel=name, reason=result.reason)
-        record = self._outbox.settle(todo.delivery.id, name, result, now_ns(), random.random())
+        record = self._outbox.settle(todo.delivery.id, name, result, self._clock.now_ns(), random.random())
         if await self._end(record):
             self._records.delivered(record, todo.alert.at_ns)
         if isinstance(result, Gone):
             said = f"Notifications to {name} end: {result.reason}"
             with contextlib.suppress(Unavailable, BusError):
-                await self.tell(notice(f"{CHANNEL_DISABLED}{name}", Level.ERROR, said, "", now_ns()))
+                await self.tell(notice(f"{CHANNEL_DISABLED}{name}", Level.ERROR, said, "", self._clock.now_ns()))
 
     async def _learn(self, name: str, *, chat: str = "", disabled: str = "") -> None:
         known = self._states[name]
@@ -296,7 +304,7 @@ class Notifier:
                 since_sequence=known.since_sequence,
                 chat=chat or known.chat,
                 disabled=disabled,
-                changed_at_ns=now_ns(),
+                changed_at_ns=self._clock.now_ns(),
             )
         )
 

@@ -19,13 +19,12 @@ again, marked as a possible repeat; the others end as unknown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
-from observer.notify.alerts import CHANNEL_DISABLED
 from observer.notify.digest import Held, compose_digest
+from observer.notify.line import Bot, Item, Line, Plan, Try, first_of_each, urgency
 from observer.notify.outcomes import (
     BAD_TOKEN_NS,
     URGENT,
@@ -40,9 +39,8 @@ from observer.notify.outcomes import (
     backoff_ns,
     final,
 )
-from observer.notify.pacing import BOT, Pace, Rate
 from observer.times import SECOND_NS
-from schemas.alerts import FINAL, MUTE_NAME, RANK, Alert, Delivery, Happening, Level, Mute, Outcome, delivery_id
+from schemas.alerts import FINAL, MUTE_NAME, Alert, Delivery, Happening, Level, Mute, Outcome, delivery_id
 
 HOUR_NS = 3600 * SECOND_NS
 DEADLINE_NS = {
@@ -55,89 +53,19 @@ _MUTED = "muted: "
 CHANNEL_BACKOFF_NS_MAX = 15 * SECOND_NS
 
 
-class Plan(NamedTuple):
-    """A channel as the settings describe it. bot: channels with the same one share its pace and its key.
-
-    after_ns: for how long an alert must have lasted, not acknowledged, to be told here; 0 tells everything.
-    canaries: it takes those, and nothing else.
-    """
-
-    channel: str
-    kind: str
-    level_min: Level
-    rates: Sequence[Rate]
-    bot: str
-    after_ns: int = 0
-    canaries: bool = False
-
-
-class Try(NamedTuple):
-    """One thing to send. reply_to: the channel's name of the message that this one ends; 0 for none."""
-
-    delivery: Delivery
-    alert: Alert
-    reply_to: int
-
-
-class _Bot:
-    def __init__(self) -> None:
-        self.pace = Pace(BOT)
-        self.paused_until_ns = 0
-        self.slowed: tuple[str, int] = ("", 0)  # the channel that was asked to wait last, and until when
-
-
-class _Item(NamedTuple):
-    delivery: Delivery
-    alert: Alert
-
-
-class _Line:
-    """One channel's state."""
-
-    def __init__(self, plan: Plan, bot: _Bot, since_sequence: int, disabled: str) -> None:
-        self.plan = plan
-        self.bot = bot
-        self.since_sequence = since_sequence
-        self.disabled = disabled
-        self.pace = Pace(plan.rates)
-        self.paused_until_ns = 0
-        self.failures = 0  # since the last success
-        self.queue: dict[str, _Item] = {}
-        self.held: dict[str, Held] = {}
-        self.windows: dict[str, int] = {}  # by name: when what comes is queued again
-        self.flapping: dict[str, dict[str, Held]] = {}  # by fingerprint, while it flaps: what is held back of it
-        self.through: dict[str, bool] = {}  # by fingerprint, while it fires: whether that was queued
-        self.escalated: set[str] = set()  # fingerprints, of a channel that is kept for what lasts
-        self.replies: dict[str, int] = {}
-        self.digesting = False
-
-    def takes(self, alert: Alert) -> bool:
-        if self.plan.canaries or alert.state is Happening.CANARY:
-            return self.plan.canaries and alert.state is Happening.CANARY
-        meant = alert.channel in ("", self.plan.channel)
-        if self.plan.after_ns and not alert.channel:  # else, what is meant for it alone
-            return alert.fingerprint in self.escalated or alert.name.startswith(CHANNEL_DISABLED)
-        if alert.state is Happening.DIGEST or (alert.flaps and alert.fingerprint in self.flapping):
-            return meant
-        return meant and RANK[alert.level] <= RANK[self.plan.level_min]
-
-    def blocked_until_ns(self) -> int:
-        return max(self.paused_until_ns, self.bot.paused_until_ns, self.pace.free_at_ns(), self.bot.pace.free_at_ns())
-
-
 class Outbox:
     """All channels. `restore` what is recorded, then `accept` ALERTS from its beginning, then `begin` and `settle`."""
 
     def __init__(self, throttle_ns: int) -> None:
         self._throttle_ns = throttle_ns
-        self._lines: dict[str, _Line] = {}
-        self._bots: dict[str, _Bot] = {}
+        self._lines: dict[str, Line] = {}
+        self._bots: dict[str, Bot] = {}
         self._records: dict[str, Delivery] = {}  # restored, until the alert comes
         self.mutes: dict[str, Mute] = {}
 
     def add(self, plan: Plan, since_sequence: int, disabled: str = "") -> None:
-        bot = self._bots.setdefault(plan.bot, _Bot())
-        self._lines[plan.channel] = _Line(plan, bot, since_sequence, disabled)
+        bot = self._bots.setdefault(plan.bot, Bot())
+        self._lines[plan.channel] = Line(plan, bot, since_sequence, disabled)
 
     def restore(self, record: Delivery) -> None:
         self._records[record.id] = record
@@ -173,7 +101,7 @@ class Outbox:
                 made.append(final(nobody, Outcome.SUPPRESSED, "no channel takes this level", at_ns))
         return made
 
-    def _accept(self, line: _Line, sequence: int, alert: Alert, at_ns: int) -> Iterator[Delivery]:
+    def _accept(self, line: Line, sequence: int, alert: Alert, at_ns: int) -> Iterator[Delivery]:
         fresh = _delivery(sequence, line.plan.channel, alert, at_ns)
         if alert.state is Happening.DIGEST:
             yield from self._release(line, alert, sequence, at_ns)
@@ -188,7 +116,7 @@ class Outbox:
         muted = _MUTED if ended else self.muted(alert, at_ns)  # the mute itself may be forgotten by now
         holding = self._holding(line, alert, bool(muted), at_ns)
         if record is not None and record.outcome not in FINAL:
-            line.queue[record.id] = _Item(record, alert)
+            line.queue[record.id] = Item(record, alert)
         elif holding is not None and (record is None or record.outcome is Outcome.SUPPRESSED):
             holding[fresh.id] = Held(fresh, alert, line.windows.get(alert.name, at_ns), record is not None)
         elif record is not None:
@@ -198,9 +126,9 @@ class Outbox:
         elif muted:
             yield final(fresh, Outcome.SUPPRESSED, muted, at_ns)
         else:
-            line.queue[fresh.id] = _Item(fresh, alert)
+            line.queue[fresh.id] = Item(fresh, alert)
 
-    def _holding(self, line: _Line, alert: Alert, muted: bool, at_ns: int) -> dict[str, Held] | None:
+    def _holding(self, line: Line, alert: Alert, muted: bool, at_ns: int) -> dict[str, Held] | None:
         """Among what it is to be held back; None if it is to be told."""
         state, fingerprint, urgent = alert.state, alert.fingerprint, alert.level in URGENT
         changed = state in (Happening.FIRING, Happening.RESOLVED) and not alert.flaps
@@ -217,13 +145,13 @@ class Outbox:
             line.through[fingerprint] = holding is None or line.through.get(fingerprint, False)
         return holding
 
-    def _throttled(self, line: _Line, alert: Alert, at_ns: int) -> dict[str, Held] | None:
+    def _throttled(self, line: Line, alert: Alert, at_ns: int) -> dict[str, Held] | None:
         if at_ns < line.windows.get(alert.name, 0):
             return line.held
         line.windows[alert.name] = at_ns + self._throttle_ns
         return None
 
-    def _stand_for(self, line: _Line, word: Alert, sequence: int, at_ns: int) -> Iterator[Delivery]:
+    def _stand_for(self, line: Line, word: Alert, sequence: int, at_ns: int) -> Iterator[Delivery]:
         """What a word about the flapping of an alert stands for is suppressed."""
         mine = {key: held for key, held in line.held.items() if held.alert.fingerprint == word.fingerprint}
         for key in mine:
@@ -235,7 +163,7 @@ class Outbox:
             if not held.recorded:
                 yield final(held.delivery, Outcome.SUPPRESSED, f"flapping: told in {sequence}", at_ns)
 
-    def _release(self, line: _Line, digest: Alert, sequence: int, at_ns: int) -> Iterator[Delivery]:
+    def _release(self, line: Line, digest: Alert, sequence: int, at_ns: int) -> Iterator[Delivery]:
         """What a digest stands for is suppressed, and the windows of its names begin anew."""
         line.digesting = False
         for key in digest.covers:
@@ -289,24 +217,33 @@ class Outbox:
         begun = [item.delivery.id for item in line.queue.values() if item.delivery.outcome is Outcome.SENDING]
         return [self.settle(key, channel, Unknown("stopped while sending"), now_ns, jitter) for key in begun]
 
+    def silent(self, channel: str, now_ns: int) -> bool:
+        """Whether the last try had no answer and there is something to send: find out first whether anybody is there,
+        and tell it `asked`. So an hour of silence costs one uncertain try, not one of each message."""
+        line = self._lines[channel]
+        return line.silent and _next(line, now_ns) is not None
+
+    def asked(self, channel: str, answers: bool, now_ns: int, jitter: float) -> None:
+        line = self._lines[channel]
+        line.silent = not answers
+        if not answers:
+            _pause(line, now_ns, jitter)
+
     def begin(self, channel: str, now_ns: int) -> Try | None:
         """The next try of a channel, if there is one now. Store its delivery, then send it, then `settle`."""
         line = self._lines[channel]
-        if now_ns < line.blocked_until_ns():
+        item = _next(line, now_ns)
+        if item is None:
             return None
-        ready = [item for item in _first_of_each(line.queue.values()) if item.delivery.next_at_ns <= now_ns]
-        if not ready:
-            return None
-        item = min(ready, key=_urgency)
         begun = replace(item.delivery, outcome=Outcome.SENDING)
-        line.queue[begun.id] = _Item(begun, item.alert)
+        line.queue[begun.id] = Item(begun, item.alert)
         reply_to = line.replies.get(begun.fingerprint, 0) if begun.state is Happening.RESOLVED else 0
         return Try(begun, item.alert, reply_to)
 
     def when_ns(self, channel: str) -> int | None:
         """When there may be something to do next; None while there is nothing."""
         line = self._lines[channel]
-        times = [item.delivery.next_at_ns for item in _first_of_each(line.queue.values())]
+        times = [item.delivery.next_at_ns for item in first_of_each(line.queue.values())]
         sends = [max(min(times), line.blocked_until_ns())] if times else []
         digests = [] if line.digesting else [held.until_ns for held in line.held.values()]
         return min((*sends, *digests), default=None)
@@ -321,19 +258,22 @@ class Outbox:
             del line.queue[key]
             self._note_end(line, after)
         else:
-            line.queue[key] = _Item(after, alert)
+            line.queue[key] = Item(after, alert)
         return after
 
-    def _note(self, line: _Line, result: Result, now_ns: int, jitter: float) -> None:
+    def _note(self, line: Line, result: Result, now_ns: int, jitter: float) -> None:
         """What a try says of the channel and of its bot."""
         if isinstance(result, Sent | Unknown):
             line.pace.sent(now_ns)
             line.bot.pace.sent(now_ns)
+        line.silent = isinstance(result, Unknown)
         if isinstance(result, Sent):
+            if line.failures:  # it was the channel, not what was sent: the most urgent need not wait any longer
+                for key, (delivery, alert) in list(line.queue.items()):
+                    line.queue[key] = Item(replace(delivery, next_at_ns=min(now_ns, delivery.next_at_ns)), alert)
             line.failures = 0
         elif isinstance(result, Failed | Unknown):
-            line.failures += 1
-            line.paused_until_ns = now_ns + min(CHANNEL_BACKOFF_NS_MAX, backoff_ns(line.failures, jitter))
+            _pause(line, now_ns, jitter)
         elif isinstance(result, Slow):
             line.paused_until_ns = now_ns + int(result.retry_after_s * SECOND_NS)
             other, until_ns = line.bot.slowed
@@ -345,7 +285,7 @@ class Outbox:
         elif isinstance(result, Gone):
             line.disabled = result.reason
 
-    def _note_end(self, line: _Line, record: Delivery) -> None:
+    def _note_end(self, line: Line, record: Delivery) -> None:
         if record.state is Happening.FIRING and record.outcome is Outcome.SENT and record.message_ids:
             line.replies[record.fingerprint] = record.message_ids[0]
         elif record.state is Happening.RESOLVED:
@@ -368,6 +308,19 @@ class Outbox:
         return {channel: line.disabled for channel, line in self._lines.items()}
 
 
+def _next(line: Line, now_ns: int) -> Item | None:
+    """What is to be sent now, if anything."""
+    if now_ns < line.blocked_until_ns():
+        return None
+    ready = (item for item in first_of_each(line.queue.values()) if item.delivery.next_at_ns <= now_ns)
+    return min(ready, key=urgency, default=None)
+
+
+def _pause(line: Line, now_ns: int, jitter: float) -> None:
+    line.failures += 1
+    line.paused_until_ns = now_ns + min(CHANNEL_BACKOFF_NS_MAX, backoff_ns(line.failures, jitter))
+
+
 def _delivery(sequence: int, channel: str, alert: Alert, at_ns: int) -> Delivery:
     return Delivery(
         id=delivery_id(sequence, channel),
@@ -381,19 +334,3 @@ def _delivery(sequence: int, channel: str, alert: Alert, at_ns: int) -> Delivery
         summary=alert.summary,
         queued_at_ns=at_ns,
     )
-
-
-def _first_of_each(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Of each fingerprint the oldest, so that nothing is resolved before it fired; none whose try is under way."""
-    seen = set()
-    for item in items:
-        if item.delivery.fingerprint not in seen:
-            seen.add(item.delivery.fingerprint)
-            if item.delivery.outcome is Outcome.QUEUED:
-                yield item
-
-
-def _urgency(item: _Item) -> tuple[bool, int, int]:
-    """What was begun comes first, so that the parts of a message stay together; then the level; then the age."""
-    delivery = item.delivery
-    return delivery.parts_sent == 0, RANK[delivery.level], delivery.sequence

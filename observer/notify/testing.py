@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from observer.notify.channels import NotifySettings
+from observer.notify.clock import Clock
 from observer.notify.figures import FIGURES
 from observer.notify.notifier import Notifier
 from runtime import web
@@ -47,12 +48,14 @@ def moved(chat: int) -> Answer:
 class FakeTelegram:
     """`script` holds what the next requests get, in order; afterwards everything is delivered.
 
+    away: what every request gets while it is set, whatever it asks; it is no part of the script.
     requests: every message that came. delivered: those that people would see, also when the answer never went out.
     deleted: chat and message of those that were taken away again.
     """
 
     def __init__(self) -> None:
         self.script: deque[Answer | Script] = deque()
+        self.away: Answer | Script | None = None
         self.requests: list[dict[str, Any]] = []
         self.delivered: list[dict[str, Any]] = []
         self.deleted: list[tuple[Any, int]] = []
@@ -79,17 +82,20 @@ class FakeTelegram:
         return None
 
     async def _answer(self, raw: web.Request) -> web.Response:
-        if raw.path == f"/bot{BOT}/deleteMessage":
+        method = raw.path.removeprefix(f"/bot{BOT}/")
+        if method not in ("sendMessage", "deleteMessage", "getMe"):
+            return web.json(BAD_TOKEN[1], 401)
+        if self.away is not None:
+            return await _response(self.away, {})
+        if method == "deleteMessage":
             unwanted: dict[str, Any] = msgspec.json.decode(await raw.body())
             self.deleted.append((unwanted["chat_id"], unwanted["message_id"]))
-            return web.json({"ok": True, "result": True})
-        if raw.path != f"/bot{BOT}/sendMessage":
-            return web.json(BAD_TOKEN[1], 401)
+        if method != "sendMessage":
+            return web.json({"ok": True, "result": True}, 200)
         request: dict[str, Any] = msgspec.json.decode(await raw.body())
         self.requests.append(request)
         step: Answer | Script = self.script.popleft() if self.script else self._as_usual
-        answer = step if isinstance(step, tuple) else await step(request)
-        return web.Response(500) if answer is None else web.json(answer[1], answer[0])
+        return await _response(step, request)
 
     async def _as_usual(self, request: dict[str, Any]) -> Answer:
         return self.deliver(request)
@@ -111,6 +117,11 @@ def settings(url: str, **changes: Any) -> NotifySettings:
         "telegram_timeout_s": 0.5,
     }  # fmt: skip
     return NotifySettings(**{**given, **changes})
+
+
+async def _response(step: Answer | Script, request: dict[str, Any]) -> web.Response:
+    answer = step if isinstance(step, tuple) else await step(request)
+    return web.Response(500) if answer is None else web.json(answer[1], answer[0])
 
 
 class Running:
@@ -135,12 +146,12 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(bus: Bus, asked: NotifySettings) -> AsyncIterator[Running]:
+async def running(bus: Bus, asked: NotifySettings, clock: Clock | None = None) -> AsyncIterator[Running]:
     out = io.StringIO()
     log = Logger("observer", "json", "debug", out)
     process = Process("observer", Common(), log, FIGURES)
     process.bus = bus
-    notifier = Notifier(process, asked)
+    notifier = Notifier(process, asked, clock=clock)
     task = asyncio.create_task(notifier.run())
     try:
         await eventually(lambda: notifier.following.is_set() or task.done(), "it follows the outbox")

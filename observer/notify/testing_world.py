@@ -10,7 +10,8 @@ import msgspec
 from observer.notify.alerts import Finding, Register
 from observer.notify.escalation import Escalations
 from observer.notify.flapping import Flaps, Rule
-from observer.notify.outbox import Outbox, Plan, Try
+from observer.notify.line import Plan, Try
+from observer.notify.outbox import Outbox
 from observer.notify.outcomes import Result, Sent, Unknown
 from observer.notify.pacing import CHAT, GROUP
 from observer.times import SECOND_NS

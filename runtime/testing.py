@@ -164,12 +164,15 @@ class Proxy:
         finally:
             self._closed_for_new = False
 
-    def cut_at(self, pattern: bytes, *, forwarded: bool, times_before: int = 0) -> None:
+    def cut_at(
+        self, pattern: bytes, *, forwarded: bool, times_before: int = 0, then: Callable[[], None] | None = None
+    ) -> None:
         """Cut once, when the client has written the pattern so many times before and once more.
 
         forwarded: the broker gets what the client wrote, and only its answer is swallowed; else it gets nothing.
+        then: is called at that moment, before the client can notice.
         """
-        self._fault = _Fault(pattern, forwarded, times_before)
+        self._fault = _Fault(pattern, forwarded, times_before, then)
 
     @property
     def armed(self) -> bool:
@@ -218,6 +221,8 @@ class Proxy:
                     to_broker.write(data)
                     await to_broker.drain()
                     await asyncio.wait_for(answered.wait(), WAIT_S_MAX)
+                if fault.then is not None:
+                    fault.then()
                 return
 
         pumps = [asyncio.create_task(down()), asyncio.create_task(up())]
@@ -233,8 +238,11 @@ class Proxy:
 class _Fault:
     """Counts a pattern in a stream of bytes that comes in arbitrary pieces."""
 
-    def __init__(self, pattern: bytes, forwarded: bool, times_before: int) -> None:
+    def __init__(
+        self, pattern: bytes, forwarded: bool, times_before: int, then: Callable[[], None] | None = None
+    ) -> None:
         self.forwarded = forwarded
+        self.then = then
         self._pattern = pattern
         self._left = times_before
         self._tail = b""

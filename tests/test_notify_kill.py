@@ -3,6 +3,7 @@ again, and what may have been sent says so."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from observer.notify.testing import BOT, Answer, FakeTelegram
+from observer.notify.testing import BOT, BROKEN, SLOW, Answer, FakeTelegram
 from runtime import buckets, web
 from runtime.bus import Bus
 from runtime.embedded import free_port
@@ -146,27 +147,80 @@ async def test_killed_while_the_channel_is_away_nothing_is_lost(bus: Bus, broker
     assert len(fake.requests) == 3  # some perhaps marked: a try that was cut short may have been a delivery
 
 
-async def test_killed_between_telegrams_answer_and_its_record(bus: Bus, broker: Broker, tmp_path: Path) -> None:
-    async with Proxy(broker) as proxy, FakeTelegram().listening() as fake:
+# What the observer writes to the broker on the way of one alert, and how often it has done so before.
+ALERTS, DELIVERIES = b"PUB alerts.", b"PUB $KV.deliveries."
+POINTS = {
+    "heard, and not stored": (ALERTS, 0, False),
+    "stored, and Alertmanager not answered": (ALERTS, 0, True),
+    "before the try is recorded": (DELIVERIES, 0, False),
+    "the try recorded, and nothing sent": (DELIVERIES, 0, True),
+    "Telegram's answer not recorded": (DELIVERIES, 1, False),
+    "Telegram's answer recorded": (DELIVERIES, 1, True),
+}
+ONCE = ("sent", ["as it is"])
+ENDS = {  # of a critical alert and of a warning: the outcome, and what people see
+    "heard, and not stored": (ONCE, ONCE),
+    "stored, and Alertmanager not answered": (ONCE, ONCE),
+    "before the try is recorded": (ONCE, ONCE),
+    "the try recorded, and nothing sent": (("sent", ["repeat"]), ("unknown", [])),
+    "Telegram's answer not recorded": (("sent", ["as it is", "repeat"]), ("unknown", ["as it is"])),
+    "Telegram's answer recorded": (ONCE, ONCE),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_killed_at_each_point_it_is_told_once_or_says_that_it_may_be_a_repetition(
+    bus: Bus, broker: Broker, fake: FakeTelegram, tmp_path: Path, point: str
+) -> None:
+    async with Proxy(broker) as proxy:
         line = Line(bus, proxy, fake, fake.url, tmp_path)
-
-        async def answered(request: dict[str, Any]) -> Answer:
-            unreachable.__enter__()
-            return fake.deliver(request)
-
         line.observer.start()
+        await line.alert("info", "Before")  # it works
+        await line.ends(1)
         try:
-            for severity, outcome in (("warning", Outcome.UNKNOWN), ("critical", Outcome.SENT)):
-                unreachable = proxy.unreachable()
-                fake.script.append(answered)
-                await line.alert(severity, severity)
-                await eventually(lambda: '"broker_lost"' in line.observer.text(), "it cannot record the answer")
-                line.observer.kill()
-                line.observer.out.unlink()
-                unreachable.__exit__(None, None, None)
+            for number, (severity, (outcome, seen)) in enumerate(
+                zip(("critical", "warning"), ENDS[point], strict=True)
+            ):
+                pattern, times_before, forwarded = POINTS[point]
+                fake.delivered.clear()
+                proxy.cut_at(pattern, forwarded=forwarded, times_before=times_before, then=line.observer.kill)
+                alerting = asyncio.create_task(line.alert(severity, severity))
+                await eventually(lambda: not line.observer.running, f"it is killed: {point}", 60)
                 line.observer.start()
-                assert (await line.ends(1 if severity == "warning" else 2))[f"{severity} firing"] is outcome
+                await alerting  # Alertmanager repeats itself until it is answered
+                assert (await line.ends(number + 2))[f"{severity} firing"] == outcome
+                assert ["repeat" if "possible repeat" in text else "as it is" for text in fake.texts] == seen
         finally:
             line.observer.kill()
-    told = ["repeat" if "possible repeat" in text else text.split()[1] for text in fake.texts]
-    assert told == ["WARNING", "CRITICAL", "repeat"]
+
+
+async def test_killed_at_each_of_telegrams_stumbles_it_is_told_in_the_end(
+    bus: Bus, broker: Broker, fake: FakeTelegram, tmp_path: Path
+) -> None:
+    """429, 500 and silence, and each time the observer dies before it can record what it was answered."""
+    async with Proxy(broker) as proxy:
+        line = Line(bus, proxy, fake, fake.url, tmp_path)
+
+        async def dies(request: dict[str, Any]) -> Answer | None:
+            line.observer.kill()
+            return None
+
+        line.observer.start()
+        fake.script.extend([SLOW, BROKEN, dies])
+        try:
+            proxy.cut_at(DELIVERIES, forwarded=False, times_before=1, then=line.observer.kill)
+            await line.alert("critical")
+            for life in range(1, 6):  # 429, 500, silence; then twice delivered, and the second time recorded
+                await eventually(lambda: not line.observer.running, f"life {life} ends", 60)
+                assert len(fake.requests) == life
+                if life in (1, 3, 4):  # what was begun, is recorded as uncertain; then the next try, and its end
+                    proxy.cut_at(DELIVERIES, forwarded=life == 4, times_before=2, then=line.observer.kill)
+                line.observer.start()
+            assert await line.ends(1) == {"Alert firing": Outcome.SENT}
+            await line.alert("critical", status="resolved")
+            await line.ends(2)
+        finally:
+            line.observer.kill()
+    told = [text.split("\n")[0].split()[0] for text in fake.texts]
+    assert told == ["possible", "possible", "✅"]
+    assert not fake.script

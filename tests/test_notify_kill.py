@@ -175,20 +175,19 @@ async def test_killed_at_each_point_it_is_told_once_or_says_that_it_may_be_a_rep
     async with Proxy(broker) as proxy:
         line = Line(bus, proxy, fake, fake.url, tmp_path)
         line.observer.start()
-        await line.alert("info", "Before")  # it works
-        await line.ends(1)
         try:
-            for number, (severity, (outcome, seen)) in enumerate(
-                zip(("critical", "warning"), ENDS[point], strict=True)
-            ):
-                pattern, times_before, forwarded = POINTS[point]
+            await line.alert("info", "Before")  # it works
+            await line.ends(1)
+            pattern, times_before, forwarded = POINTS[point]
+            wanted = zip(("critical", "warning"), ENDS[point], strict=True)
+            for ended, (severity, (outcome, seen)) in enumerate(wanted, 2):
                 fake.delivered.clear()
                 proxy.cut_at(pattern, forwarded=forwarded, times_before=times_before, then=line.observer.kill)
                 alerting = asyncio.create_task(line.alert(severity, severity))
                 await eventually(lambda: not line.observer.running, f"it is killed: {point}", 60)
                 line.observer.start()
                 await alerting  # Alertmanager repeats itself until it is answered
-                assert (await line.ends(number + 2))[f"{severity} firing"] == outcome
+                assert (await line.ends(ended))[f"{severity} firing"] == outcome
                 assert ["repeat" if "possible repeat" in text else "as it is" for text in fake.texts] == seen
         finally:
             line.observer.kill()

@@ -238,7 +238,8 @@ class Tracing:
                 "service.instance.id": process.instance,
             }
         )
-        self._server: Server = lambda: process.bus.server
+        self._process = process
+        self._known: tuple[str, int] | None = None
         encoder = Encoder(about, {names.SYSTEM: names.NATS, names.CLIENT_ID: client}, self._server)
         self._export = Export(encoder, environ)
         self.tracer = Tracer(sampling(environ), process.common.trace_slow_s, self._export.put)
@@ -248,6 +249,11 @@ class Tracing:
         if self._metrics is not None:
             self.tracer.measure = self._meter.measure
             self._metrics.start()
+
+    def _server(self) -> tuple[str, int] | None:
+        """The broker, or the last one: what is counted is told once more when the connection is closed."""
+        self._known = self._process.bus.server or self._known
+        return self._known
 
     def _metric_export(self, about: Resource, environ: Mapping[str, str]) -> MetricExport | None:
         if not spans.measured(environ):

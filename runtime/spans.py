@@ -37,7 +37,7 @@ _SAMPLED: Final = frozenset((b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"))
 _CONTEXT_LINES: Final = (b"\r\ntraceparent: ", b"\r\ntracestate: ", b"\r\nbaggage: ")
 
 # What the exporter would pass over in silence, or fail on without a name.
-_EXPORTER: Final = r"OTEL_EXPORTER_OTLP_(TRACES_)?"
+_EXPORTER: Final = r"OTEL_EXPORTER_OTLP_((TRACES|METRICS)_)?"
 _USABLE: Final = tuple(
     (re.compile(name), re.compile(value), what)
     for name, value, what in (
@@ -138,11 +138,15 @@ def wanted(environ: Mapping[str, str]) -> bool:
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     if exporter == "none" or not (exporter or any(environ.get(name, "").strip() for name in endpoints)):
         return False
+    _refuse_unusable({name: text for name, text in environ.items() if "OTLP_METRICS_" not in name})
+    return True
+
+
+def _refuse_unusable(environ: Mapping[str, str]) -> None:
     for name, text in environ.items():
         for named, usable, what in _USABLE:
             if named.fullmatch(name) and text.strip() and not usable.fullmatch(text.strip()):
                 raise SettingsError(f"{name}: {what}" + ("" if "HEADERS" in name else f", not {text!r}"))
-    return True
 
 
 def measured(environ: Mapping[str, str]) -> bool:
@@ -162,9 +166,7 @@ def measured(environ: Mapping[str, str]) -> bool:
                 "OTEL_TRACES_SAMPLER=always_off for the metrics alone"
             )
         return False
-    protocol = environ.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "").strip()
-    if protocol not in ("", "http/protobuf"):
-        raise SettingsError(f"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: http/protobuf, not {protocol!r}")
+    _refuse_unusable({name: text for name, text in environ.items() if "OTLP_METRICS_" in name})
     return True
 
 

@@ -186,6 +186,14 @@ def test_tracing_is_on_where_the_standard_variables_say_so(environ: dict[str, st
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp"}, True),
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318/v1/metrics"}, True),
         ({"OTEL_SDK_DISABLED": "true", "OTEL_METRICS_EXPORTER": "otlp"}, False),
+        (
+            {
+                "OTEL_TRACES_EXPORTER": "otlp",
+                "OTEL_METRICS_EXPORTER": "none",
+                "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc",  # somebody else's, then
+            },
+            False,
+        ),
     ],
 )
 def test_metrics_are_on_beside_traces_where_the_standard_variables_say_so(environ: dict[str, str], on: bool) -> None:
@@ -200,6 +208,10 @@ def test_metrics_are_on_beside_traces_where_the_standard_variables_say_so(enviro
         (
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"},
             "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+        ),
+        (
+            {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "c:4318/v1/metrics"},
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT: an address",
         ),
     ],
 )

@@ -16,10 +16,11 @@ from analyze.testing import World
 from bots.testing import KEEPING, configure, done, fleet, once, outcomes, send, signal
 from observer.backup import take
 from observer.backup.backups import backup, restore
+from observer.backup.store import BackupError
 from observer.backup.testing import PARTITIONS, SETTINGS, another, common
 from observer.readback import audit
-from runtime import lives, testing
-from runtime.bus import Bus
+from runtime import lives, snapshots, testing
+from runtime.bus import Bus, BusError
 from runtime.declare import declare
 from runtime.telemetry import now_ns, parse_time_ns
 from runtime.testing import Broker, drained, eventually
@@ -106,6 +107,29 @@ async def test_a_stream_that_is_made_anew_or_restored_without_its_ledger_begins_
         assert set(found.values()) == {1}
         assert found.total() == 6 - len(sent)
     assert parse_time_ns(lives.began(await bus.stream_info("SIGNALS"))) > parse_time_ns(began)
+    await restore(here, SETTINGS, overwrite=True)
+    assert lives.began(await bus.stream_info("SIGNALS")) == began
+
+
+async def test_a_restoration_that_breaks_off_leaves_no_stream_with_the_life_of_before(
+    broker: Broker, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGNALS would go on beside a ledger that remembers more of it than it holds."""
+    here = common(broker, tmp_path)
+    await backup(here, SETTINGS)
+    began = lives.began(await bus.stream_info("SIGNALS"))
+    restore_one = snapshots.restore
+
+    async def broken(bus: Bus, stream: str, *rest: Any) -> None:
+        if stream == "FILLS":
+            raise BusError("broken off", snapshots.RESTORE_FAILED)
+        await restore_one(bus, stream, *rest)
+
+    monkeypatch.setattr(snapshots, "restore", broken)
+    with pytest.raises(BackupError, match=r"FILLS could not be restored.*SIGNALS"):
+        await restore(here, SETTINGS, overwrite=True)
+    assert lives.began(await bus.stream_info("SIGNALS")) != began
+    monkeypatch.undo()
     await restore(here, SETTINGS, overwrite=True)
     assert lives.began(await bus.stream_info("SIGNALS")) == began
 

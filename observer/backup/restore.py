@@ -63,10 +63,13 @@ async def restore(
         try:
             if part.name in existing:
                 await bus.api(f"STREAM.DELETE.{part.name}")
-            began = part.began if REMEMBERED_IN.get(part.name, part.name) in names else ""
-            done.append(await _restore_stream(bus, folder, part, began, synced=synced))
+            done.append(await _restore_stream(bus, folder, part, synced=synced))
         except BusError as error:
             raise BackupError(_half_done(part.name, done, error)) from None
+    # Last: of a restoration that breaks off no stream may go on beside a ledger of another time.
+    for part in parts:
+        if REMEMBERED_IN.get(part.name, part.name) in names:
+            await _go_on(bus, part)
     return Report(name=manifest.name, streams=tuple(done), untouched=tuple(sorted(there.keys() - names)))
 
 
@@ -86,11 +89,12 @@ async def heard(bus: Bus) -> list[str]:
     return sorted(found)
 
 
-async def _restore_stream(bus: Bus, folder: Path, part: StreamPart, began: str, *, synced: bool) -> Restored:
+async def _restore_stream(bus: Bus, folder: Path, part: StreamPart, *, synced: bool) -> Restored:
+    """It begins a new life."""
     chunks = portions(folder / part.snapshot.name, snapshots.CHUNK_BYTES)
     if synced:
         chunks = frames.small(chunks)
-    await snapshots.restore(bus, part.name, lives.continuing(part.config, began), part.state, chunks)
+    await snapshots.restore(bus, part.name, lives.continuing(part.config, ""), part.state, chunks)
     restored = await durable_floors(bus, part.name)
     set_back = 0
     for consumer in part.consumers:
@@ -104,6 +108,13 @@ async def _restore_stream(bus: Bus, folder: Path, part: StreamPart, began: str, 
         last_sequence=int(state["last_seq"]),
         set_back=set_back,
     )
+
+
+async def _go_on(bus: Bus, part: StreamPart) -> None:
+    """With the life that the stream had when it was backed up, where that was noted."""
+    if part.began:
+        config = (await bus.stream_info(part.name))["config"]
+        await bus.api(f"STREAM.UPDATE.{part.name}", lives.continuing(config, part.began))
 
 
 def _half_done(name: str, done: Sequence[Restored], error: BusError) -> str:

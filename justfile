@@ -48,9 +48,10 @@ lock:
     uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
         pyproject.toml --extra bench --extra test --extra train --extra notify --extra s3 requirements/build.in -c requirements/test.txt -o requirements/bench.txt
 
-# write docs/settings.md and docs/metrics.md anew
+# write docs/settings.md, docs/metrics.md and Grafana's dashboards anew
 docs:
     python docs/generate.py
+    python -m observer.dashboards
 
 # measure, e.g. ./dev bench latency; without a name every figure of the pipeline
 bench *args:

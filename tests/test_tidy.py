@@ -36,6 +36,7 @@ HOMES = {
     "numpy": {"analyze/fit.py"},
     "minio": {"observer/backup/s3.py"},
     "opentelemetry": {"runtime/tracing.py", "runtime/metering.py"},
+    "grafana_foundation_sdk": {"observer/dashboards/board.py", "observer/dashboards/panels.py"},
 }
 
 # These prove what the line did, or run it without a broker: they may import the pure modules of other services.
@@ -69,6 +70,8 @@ PURE = {
     "observer/cgroups.py", "observer/creations.py", "observer/facts.py", "observer/tally.py", "observer/times.py",
     "observer/way.py",
     "observer/backup/digest.py", "observer/backup/manifest.py",
+    "observer/dashboards/b*.py", "observer/dashboards/feed.py", "observer/dashboards/limits.py",
+    "observer/dashboards/panels.py", "observer/dashboards/promql.py", "observer/dashboards/system.py",
     "observer/health/checks.py", "observer/health/diagnosis.py", "observer/health/levels.py",
     "observer/health/limits.py", "observer/health/remedies.py", "observer/health/sync.py", "observer/health/vault.py",
     "observer/health/verdict.py", "observer/health/watch.py",

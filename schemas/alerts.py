@@ -56,7 +56,8 @@ class Alert(Struct, frozen=True, kw_only=True, tag_field="type", tag="alert"):
     fingerprint: of what lasts; the same while it fires, and when it is resolved.
     name: of the kind; several fingerprints may share it. Throttling counts by name.
     source: who found it; only it may resolve it. reminder: 0 for the first word, then 1, 2, ….
-    url: where to read on. channel: the only one that is meant; empty for every channel that takes the level.
+    url: where to read on. dashboard: where it is drawn.
+    channel: the only one that is meant; empty for every channel that takes the level.
     covers: of a DIGEST, the ids of the deliveries that it stands for.
     flaps: how often an alert has changed that flaps, in the words that say so (FLAPPING, and ESCALATED where it does)
     and in the one that says how it stands when it is calm; they stand for what was held back of it. Else 0.
@@ -71,6 +72,7 @@ class Alert(Struct, frozen=True, kw_only=True, tag_field="type", tag="alert"):
     summary: str
     text: str = ""
     url: str = ""
+    dashboard: str = ""
     reminder: int = 0
     channel: str = ""
     covers: tuple[str, ...] = ()

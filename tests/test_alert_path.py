@@ -138,6 +138,7 @@ async def test_a_feed_that_falls_silent_is_told_once_and_so_is_its_end_though_te
         first, second = telegram.texts
         assert "MintlineFeedStale" in first
         assert "docs/runbooks/MintlineFeedStale.md" in first
+        assert "d/mintline-feed" in first
         assert "MintlineFeedStale" in second
         assert "RESOLVED" in second
         assert not telegram.script, "Telegram stumbled as it should"

@@ -19,6 +19,7 @@ MONITORING = ROOT / "observer" / "monitoring"
 RULE_FILES = sorted((MONITORING / "rules").glob("*.yml"))
 CASE_FILES = sorted((ROOT / "tests" / "alerts").glob("*.yml"))
 ALERTMANAGER = MONITORING / "alertmanager.yml"
+DASHBOARDS = MONITORING / "grafana" / "dashboards"
 
 SEVERITIES = {"critical", "warning", "info", "none"}
 LEVELS = {"critical": {"critical", "error"}, "warning": {"warning"}, "info": {"info"}, "none": {None}}
@@ -130,7 +131,7 @@ def test_an_alert_compares(alert: Alert) -> None:
 @each_alert
 def test_an_alerts_words_are_complete(alert: Alert) -> None:
     notes = alert.rule["annotations"]
-    assert set(notes) == {"summary", "description", "runbook_url"}
+    assert set(notes) == {"summary", "description", "runbook_url", "dashboard_url"}
     assert re.fullmatch(r"[A-Z][^{}]*\.", notes["summary"]), "a sentence, without templates"
     assert "$value" in notes["description"]
     assert not re.search(r"\$labels\.(user|mint|bot|id)\b", notes["description"])
@@ -141,7 +142,8 @@ def test_alerts_of_one_name_share_their_summary_and_differ_in_severity(name: str
     same = [alert for alert in ALERTS if alert.name == name]
     assert len({alert.rule["annotations"]["summary"] for alert in same}) == 1
     assert len({alert.severity for alert in same}) == len(same)
-    assert len({alert.rule["annotations"]["runbook_url"] for alert in same}) == 1
+    for url in ("runbook_url", "dashboard_url"):
+        assert len({alert.rule["annotations"][url] for alert in same}) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -156,6 +158,19 @@ def test_an_alert_has_a_runbook_with_commands_that_exist(name: str) -> None:
     assert [line for line in text.splitlines() if line.startswith("## ")] == list(SECTIONS)
     for command in re.findall(r"\bmintline ([a-z]+)", "\n".join(re.findall(r"`([^`]+)`", text))):
         assert command in {*COMMANDS, *SERVICES}, f"`mintline {command}` is no command"
+
+
+@each_alert
+def test_an_alerts_page_is_there_and_shows_what_the_alert_is_about(alert: Alert) -> None:
+    path, _, uid = alert.rule["annotations"]["dashboard_url"].partition("/")
+    pages = {page["uid"]: json.dumps(page["panels"]) for page in map(load, DASHBOARDS.glob("*.json"))}
+    assert path == "d"
+    assert uid in pages, f"{uid} is no dashboard: docs/dashboards.md"
+    recorded = {rule["record"]: rule["expr"] for _, rule in RULES if "record" in rule}
+    told = alert.rule["expr"] + "".join(text for name, text in recorded.items() if name in alert.rule["expr"])
+    about = re.findall(r"\b(?:mintline_\w+|scrape_\w+|up|\w+:\w+:\w+)\b", told)
+    shown = any(name in pages[uid] for name in about)
+    assert shown or alert.name == ALWAYS_FIRES, f"{uid} has no panel on {about}"
 
 
 def test_no_runbook_is_without_its_alert() -> None:

@@ -170,7 +170,7 @@ def webhook(**changes: object) -> bytes:
     alert = {
         "status": "firing", "fingerprint": "a1", "startsAt": "2026-11-21T16:00:00.123456789+01:00",
         "labels": {"alertname": "MintlineFeedStale", "severity": "critical", "job": "x"},
-        "annotations": {"summary": "S.", "description": "D.", "runbook_url": "https://r"},
+        "annotations": {"summary": "S.", "description": "D.", "runbook_url": "https://r", "dashboard_url": "d/x"},
     }  # fmt: skip
     return json.dumps({"version": "4", "truncatedAlerts": 2, "alerts": [{**alert, **changes}]}).encode()
 
@@ -179,7 +179,8 @@ def test_the_webhook_is_read_to_the_microsecond_in_any_zone() -> None:
     heard = parse(webhook())
     found = heard.reports[0]
     assert (found.name, found.level, found.firing) == ("MintlineFeedStale", Level.CRITICAL, True)
-    assert (found.summary, found.text, found.url) == ("S.", "D.\njob: x", "https://r")
+    assert (found.summary, found.text) == ("S.", "D.\njob: x")
+    assert (found.url, found.dashboard) == ("https://r", "d/x")
     assert found.started_at_ns == 1_795_273_200_123_456_000
     assert heard.truncated == 2
     assert not heard.canary

@@ -112,7 +112,16 @@ def test_text_by_strangers_stays_text() -> None:
 
 
 def test_an_address_that_is_no_web_address_is_no_link() -> None:
-    assert "<a" not in render_html(message.compose(alert(url="javascript:alert(1)")))
+    text = render_html(message.compose(alert(url="javascript:alert(1)", dashboard="d/mintline-feed")))
+    assert "<a" not in text
+    assert "d/mintline-feed" in text
+
+
+def test_the_dashboard_is_a_link_of_its_own_beside_the_runbooks() -> None:
+    text = render_html(message.compose(alert(url="https://r/FeedStale", dashboard="https://g/d/mintline-feed")))
+    assert text.endswith(
+        '\n<a href="https://r/FeedStale">Runbook</a>\n<a href="https://g/d/mintline-feed">Dashboard</a>'
+    )
 
 
 def test_the_resolved_word_says_since_when_and_until_when() -> None:

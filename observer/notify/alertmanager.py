@@ -83,6 +83,7 @@ def _report(alert: _Alert) -> Report | None:
         summary=notes.get("summary", name),
         text="\n".join(line for line in told if line),
         url=notes.get("runbook_url", ""),
+        dashboard=notes.get("dashboard_url", ""),
         started_at_ns=_time_ns(alert.starts_at),
     )
 

@@ -45,6 +45,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     text: str
     url: str
+    dashboard: str = ""
     started_at_ns: int
 
 
@@ -182,6 +183,7 @@ def _reported(report: Report, now_ns: int) -> Alert:
         summary=report.summary[:SUMMARY_CHARS_MAX],
         text=report.text[:TEXT_CHARS_MAX],
         url=report.url,
+        dashboard=report.dashboard,
         started_at_ns=report.started_at_ns,
         at_ns=now_ns,
     )

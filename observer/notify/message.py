@@ -63,11 +63,16 @@ def compose(alert: Alert) -> list[Span]:
         spans.append(Span(f", over at {iso(alert.at_ns)}"))
     if alert.reminder and alert.state in (Happening.FIRING, Happening.FLAPPING):
         spans.append(Span(f", reminder {alert.reminder}"))
-    if alert.url:
-        spans.append(Span("\n"))
-        web = alert.url.startswith(("https://", "http://")) and len(alert.url) <= URL_CHARS_MAX
-        spans.append(Span("Runbook", Style.LINK, _clean(alert.url)) if web else Span(_clean(alert.url), Style.CODE))
+    for what, url in (("Runbook", alert.url), ("Dashboard", alert.dashboard)):
+        if url:
+            spans += [Span("\n"), _link(what, url)]
     return spans
+
+
+def _link(what: str, url: str) -> Span:
+    """Where it is no address that a browser may open, as text."""
+    web = url.startswith(("https://", "http://")) and len(url) <= URL_CHARS_MAX
+    return Span(what, Style.LINK, _clean(url)) if web else Span(_clean(url), Style.CODE)
 
 
 def parts(spans: Sequence[Span], shrunk: int = 0) -> list[list[Span]]:

@@ -54,7 +54,8 @@ def _glance(limits: Limits) -> Row:
 def _orders() -> Row:
     return Row("Bots: rate and errors", (
         lines("Signals", "Taken for the first time.", EVENTS, {"signals": per_second("signals_total")}),
-        lines("Fills", "Orders filled, by side.", PER_MINUTE, {"{{side}}": per_minute("fills_total", "side")}),
+        lines("Fills", "Orders filled, by side.", PER_MINUTE, {"{{side}}": per_minute("fills_total", "side")},
+              colours={"BUY": "green", "SELL": "orange"}),
         lines("Refused", "Signals and orders that were refused, of all.", RATIO, {"refused": _REFUSED}),
         lines("Refusals", "Signals and orders refused, by reason.", PER_MINUTE,
               {"{{reason}}": f"{per_minute('refused_total', 'reason')} > 0"}, width=12, stacked=True),

@@ -63,6 +63,7 @@ def tile(
     decimals: int | None = None,
 ) -> Panel:
     """One value, with how it went behind it. trend: not for counts over all the time that is shown."""
+    coloured = means is not None or steps is not NONE
     return _panel(
         "stat",
         title,
@@ -72,7 +73,7 @@ def tile(
         _fields(unit, steps, means=means, decimals=decimals),
         stat.Options(
             graph_mode=common.BigValueGraphMode.AREA if trend and not means else common.BigValueGraphMode.NONE,
-            color_mode=common.BigValueColorMode.VALUE if steps is NONE else common.BigValueColorMode.BACKGROUND,
+            color_mode=common.BigValueColorMode.BACKGROUND if coloured else common.BigValueColorMode.VALUE,
             reduce_options=_LAST,
         ),
     )
@@ -104,8 +105,13 @@ def lines(
     bars: bool = False,
     examples: bool = False,
     most: float | None = None,
+    colours: Mapping[str, str] | None = None,
 ) -> Panel:
-    """How values went. steps: shown as dashed lines. examples: with dots that lead to traces, of a histogram."""
+    """How values went.
+
+    steps: shown as dashed lines. examples: with dots that lead to traces, of a histogram. colours: by legend, where
+    they mean something.
+    """
     drawn = timeseries.FieldConfig(
         draw_style=common.GraphDrawStyle.BARS if bars else common.GraphDrawStyle.LINE,
         line_width=1 if stacked or bars else 2,
@@ -125,7 +131,14 @@ def lines(
         about,
         (width, height),
         _targets(queries, examples=examples),
-        _fields(unit, steps, custom=drawn, by_series=True, most=most),
+        _fields(
+            unit,
+            steps,
+            custom=drawn,
+            by_series=True,
+            most=most,
+            overrides=[_coloured(legend, colour) for legend, colour in (colours or {}).items()],
+        ),
         timeseries.Options(legend=_legend(), tooltip=_tooltip()),
     )
 
@@ -211,7 +224,10 @@ def rows(
     width: int = COLUMNS,
     height: int = TABLE,
 ) -> Panel:
-    """A table. labels: label -> heading, by which the columns are joined. first: the column by which it is sorted."""
+    """A table. labels: label -> heading, by which the columns are joined.
+
+    first: by what it is sorted: a label upwards, a column with the highest value first.
+    """
     targets = _targets({column.title: column.query for column in columns}, instant=True)
     for target in targets:
         target.format_val = prometheus.PromQueryFormat.TABLE
@@ -226,7 +242,7 @@ def rows(
         _fields(COUNT, NONE, custom=common.TableFieldOptions(), overrides=[_column(column) for column in columns]),
         table.Options(
             cell_height=common.TableCellHeight.SM,
-            sort_by=[common.TableSortByFieldState(display_name=first, desc=True)],
+            sort_by=[common.TableSortByFieldState(display_name=first, desc=first not in labels.values())],
         ),
         [
             dashboard.DataTransformerConfig(id_val="merge", options={}),
@@ -338,6 +354,14 @@ def _column(column: Column) -> dashboard.DashboardFieldConfigSourceOverrides:
         properties.append(dashboard.DynamicConfigValue(id_val="custom.cellOptions", value=coloured))
     matcher = dashboard.MatcherConfig(id_val="byName", options=column.title)
     return dashboard.DashboardFieldConfigSourceOverrides(matcher=matcher, properties=properties)
+
+
+def _coloured(legend: str, colour: str) -> dashboard.DashboardFieldConfigSourceOverrides:
+    fixed = dashboard.FieldColor(mode=dashboard.FieldColorModeId.FIXED, fixed_color=colour)
+    return dashboard.DashboardFieldConfigSourceOverrides(
+        matcher=dashboard.MatcherConfig(id_val="byName", options=legend),
+        properties=[dashboard.DynamicConfigValue(id_val="color", value=fixed)],
+    )
 
 
 def _legend() -> common.VizLegendOptions:

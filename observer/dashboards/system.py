@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from observer.dashboards.board import Board, Row
-from observer.dashboards.limits import ANY_IS_BAD, ANY_IS_FAIR, DAY_S, HOUR_S, PERCENT, Limits
+from observer.dashboards.limits import ANY_IS_BAD, ANY_IS_FAIR, BAD, DAY_S, FAIR, GOOD, HOUR_S, PERCENT, PLAIN, Limits
 from observer.dashboards.panels import (
     BYTES,
     BYTES_A_SECOND,
@@ -26,6 +26,8 @@ from observer.dashboards.promql import OFTEN, SHOWN, age, most, per_second, quan
 from observer.figures import SERVICES
 
 _OURS = f'job=~"{"|".join(SERVICES)}"'  # where all is chosen, Prometheus has other targets, too
+_LEVELS = {"good": GOOD, "warning": FAIR, "critical": BAD, "unknown": "purple"}
+_STATUSES = {"2xx": GOOD, "3xx": PLAIN, "4xx": FAIR, "5xx": BAD}
 _FIRING = 'ALERTS{alertname=~"Mintline.+", alertstate="firing"'
 _CPU, _MEMORY, _DISK = (
     "min (mintline_host_cpu_usage_ratio)",
@@ -71,7 +73,7 @@ def _portal(limits: Limits) -> Row:
     failed = share('requests_total{status="5xx"}', "requests_total")
     return Row("Portal: rate and errors", (
         lines("Requests", "Answered by the portal, by class of HTTP status.", REQUESTS,
-              {"{{status}}": per_second("requests_total", "status")}, stacked=True),
+              {"{{status}}": per_second("requests_total", "status")}, stacked=True, colours=_STATUSES),
         lines("Failed requests", "Share that was answered with an error of ours (5xx). The line is where "
               "MintlinePortalErrors begins.", RATIO, {"5xx": failed}, steps=limits.alert("MintlinePortalErrors")),
         lines("Refused requests", "Requests and login links that the portal refused, by reason.", COUNT,
@@ -100,17 +102,17 @@ def _processes(limits: Limits) -> Row:
     )  # fmt: skip
     return Row("Processes", (
         rows("Processes", "Each instance, as Prometheus sees it and as it says of itself.",
-             {"job": "Process", "instance": "Instance"}, columns, first="Process", width=16),
+             {"job": "Process", "instance": "Instance"}, columns, first="Process"),
         states("Ready", "When each process did its work.", {"{{job}}": most("process_ready", "job")}, YES_OR_NO,
-               width=8, height=9),
+               height=7),
         lines("CPU", "Cores that each process uses.", COUNT,
-              {"{{job}}": per_second("process_cpu_seconds_total", "job")}, stacked=True),
+              {"{{job}}": per_second("process_cpu_seconds_total", "job")}, stacked=True, width=12, height=7),
         lines("Memory", "Resident memory of each process.", BYTES,
-              {"{{job}}": total("process_resident_memory_bytes", "job")}, stacked=True),
+              {"{{job}}": total("process_resident_memory_bytes", "job")}, stacked=True, width=12, height=7),
         lines("Event loop", "How late the loop of a process wakes up: the 99th percentile. The line is where "
               "MintlineEventLoopLag begins.", SECONDS,
               {"{{job}}": quantile(0.99, "event_loop_lag_seconds", "job")},
-              steps=limits.alert("MintlineEventLoopLag")),
+              steps=limits.alert("MintlineEventLoopLag"), width=12, height=7),
     ))  # fmt: skip
 
 
@@ -120,7 +122,7 @@ def _troubles(limits: Limits) -> Row:
               {"{{job}} {{level}}": risen('log_records_total{level=~"warning|error"}', "job", "level")}, bars=True,
               stacked=True),
         lines("Health checks", "The observer's checks by level; `mintline doctor` says which.", COUNT,
-              {"{{level}}": most("checks", "level")}, stacked=True),
+              {"{{level}}": most("checks", "level")}, stacked=True, colours=_LEVELS),
         lines("Silence of a process", "Time since a process was heard on the broker, where each speaks once a second.",
               SECONDS, {"{{service}}": age("process_last_seen", "service")},
               steps=limits.check("process_silence_s")),
@@ -157,11 +159,12 @@ def _host(limits: Limits) -> Row:
 
 def _told(limits: Limits) -> Row:
     which = ("alertname", "severity", "job", "stream", "durable")
+    since = f"ALERTS_FOR_STATE and ignoring (alertstate) {_FIRING}}}"
     return Row("Alerts and notifications", (
-        rows("Alerts that fire", "All of Prometheus' alerts that fire now.",
+        rows("Alerts that fire", "All that fire now, and since when; MintlineWatchdog always does.",
              {"alertname": "Alert", "severity": "Severity", "job": "Process", "stream": "Stream", "durable": "Durable"},
-             [Column("Firing", f"max by ({', '.join(which)}) ({_FIRING}, severity!=\"none\"}})")], first="Severity",
-             width=12, height=8),
+             [Column("Since", f"1000 * max by ({', '.join(which)}) ({since})", SINCE)], first="Severity", width=12,
+             height=8),
         lines("Notifications", "Notifications that came to an end, by channel and how.", COUNT,
               {"{{channel}} {{state}}": risen("notifications_total", "channel", "state")}, width=12, bars=True,
               stacked=True),
@@ -201,11 +204,10 @@ def _jobs() -> Row:
         Column("Missed, in the time shown", risen("job_missed_total", "exported_job", over=SHOWN), COUNT, ANY_IS_FAIR),
     )  # fmt: skip
     return Row("Schedule", (
-        rows("Jobs", "What the observer does by the clock.", {"exported_job": "Job"}, columns, first="Job", width=16,
-             height=8),
+        rows("Jobs", "What the observer does by the clock.", {"exported_job": "Job"}, columns, first="Job", height=7),
         lines("Runs", "Ends of runs, by job and outcome.", COUNT,
               {"{{exported_job}} {{outcome}}": risen("job_runs_total", "exported_job", "outcome")}, bars=True,
-              stacked=True),
+              stacked=True, width=24, height=6),
     ))  # fmt: skip
 
 

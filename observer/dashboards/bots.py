@@ -19,7 +19,7 @@ from observer.dashboards.panels import (
 )
 from observer.dashboards.promql import OFTEN, SHOWN, most, per_minute, per_second, quantile, risen, share, total
 
-_PROFIT = f"{most('realised_lamports')} / 1e9"
+_PROFIT = f"{total('realised_lamports')} / 1e9"
 _REFUSED = share("refused_total", "refused_total", "fills_total")
 
 

@@ -243,16 +243,47 @@ def test_a_flaw_is_found(flaw: str, make: Callable[[Page], Any]) -> None:
     assert flaw in flaws(page)
 
 
+SOME_RULES = """
+      - record: a:b:c
+        expr: up < 7
+      - alert: Slow
+        expr: |
+          histogram_quantile(0.95, sum by (le) (rate(x_bucket[5m]))) > 2
+          and on () sum(increase(x_count[5m])) > 20
+        for: 5m
+        labels: {severity: warning}
+      - alert: Old
+        expr: time() - max(max_over_time(x[5m]) > 0) >= 50 * 3600
+        for: 0s
+        labels: {severity: critical}
+      - alert: Old
+        expr: time() - max(max_over_time(x[5m]) > 0) > 26 * 3600
+        for: 0s
+        labels: {severity: warning}
+      - alert: Few
+        expr: max(x) < 10
+        for: 1h
+        labels: {severity: info}
+      - alert: Burn
+        expr: |
+          (
+            x:ratio1h > 14.4 * 0.005
+            and x:ratio5m > 14.4 * 0.005
+          )
+        for: 2m
+        labels: {severity: critical}
+"""
+
+
 def test_limits_are_those_of_the_checks_and_of_the_alerts() -> None:
-    limits = Limits(Thresholds(), RULES)
+    limits = Limits(Thresholds(), SOME_RULES)
     assert limits.check("cpu_percent", PERCENT) == (Step(None, "green"), Step(0.8, "yellow"), Step(0.95, "red"))
     assert limits.check("tokens_per_minute") == (Step(None, "red"), Step(1, "yellow"), Step(5, "green"))
-    assert limits.alert("MintlineFillSlow") == (Step(None, "green"), Step(2, "yellow"))
-    assert limits.alert("MintlineFewOpportunities") == (Step(None, "yellow"), Step(10, "green"))
-    assert limits.alert("MintlineReportMissed") == (Step(None, "green"), Step(26 * 3600, "yellow"))
-    assert limits.alert("MintlineNotificationBacklog") == (Step(None, "green"), Step(120, "red"))
-    assert limits.burn("MintlineFreshnessBudgetBurn") == (Step(None, "green"), Step(3, "yellow"), Step(14.4, "red"))
-    assert limits.budget("MintlineLatencyBudgetBurn") == 0.01
+    assert limits.alert("Slow") == (Step(None, "green"), Step(2, "yellow"))
+    assert limits.alert("Old") == (Step(None, "green"), Step(26 * 3600, "yellow"), Step(50 * 3600, "red"))
+    assert limits.alert("Few") == (Step(None, "yellow"), Step(10, "green"))
+    assert limits.burn("Burn") == (Step(None, "green"), Step(14.4, "red"))
+    assert limits.budget("Burn") == 0.005
 
 
 # --- Prometheus and Grafana's files --------------------------------------------------------------------------------

@@ -48,6 +48,16 @@ MAY_BE_EMPTY = {
     ("mintline-system", "Jobs", "Last run"): "no job has had its turn",
     ("mintline-system", "Jobs", "Last success"): "no job has had its turn",
     ("mintline-system", "CPU", "throttled"): "without a control group's limit there are no periods",
+    **{
+        ("mintline-system", f"Waiting for {what}", f"{tasks} tasks"): "the kernel may not tell"
+        for what, tasks in [
+            ("the CPU", "some"),
+            ("memory", "some"),
+            ("memory", "all"),
+            ("the disk", "some"),
+            ("the disk", "all"),
+        ]
+    },
     ("mintline-feed", "Oldest at work", "{{job}}"): "nothing is at work between two groups",
     ("mintline-bots", "Oldest at work", "{{instance}}"): "nothing is at work between two rounds",
     ("mintline-broker", "Lag", "{{stream}} {{durable}}"): "nothing waits to be acknowledged",

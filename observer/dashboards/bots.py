@@ -67,7 +67,8 @@ def _orders() -> Row:
 def _business(limits: Limits) -> Row:
     top = {"{{rank}}": "sort(max by (rank) (mintline_roi_top_ratio))"}
     return Row("Business", (
-        lines("Profit", "Of all sales, fees included, over the whole ledger.", SOL, {"profit": _PROFIT}, width=12),
+        lines("Profit", "Of all sales, fees included, over the whole ledger, by the strategy that bought.", SOL,
+              {"all": _PROFIT, "{{strategy}}": f"{total('realised_lamports', 'strategy')} / 1e9"}, width=12),
         ranking("Five best", "The highest returns of an opportunity in 24 hours, by rank.", RATIO, top, width=12),
         lines("Opportunities", "Coins that a strategy announced to buy, in the 24 hours before. The line is where "
               "MintlineFewOpportunities begins.", COUNT, {"opportunities": most("opportunities_last_day")},

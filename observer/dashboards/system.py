@@ -76,9 +76,9 @@ def _portal(limits: Limits) -> Row:
               {"{{status}}": per_second("requests_total", "status")}, stacked=True, colours=_STATUSES),
         lines("Failed requests", "Share that was answered with an error of ours (5xx). The line is where "
               "MintlinePortalErrors begins.", RATIO, {"5xx": failed}, steps=limits.alert("MintlinePortalErrors")),
-        lines("Refused requests", "Requests and login links that the portal refused, by reason.", COUNT,
+        lines("Refused requests", "Requests and logins that the portal refused, by reason or way.", COUNT,
               {"{{reason}}": risen("requests_refused_total", "reason"),
-               "login link": risen('links_total{outcome="refused"}'),
+               "login by {{way}}": risen('logins_total{outcome="refused"}', "way"),
                "observer did not answer": risen("observer_silent_total"),
                "bots did not answer": risen("bots_silent_total")}, bars=True, stacked=True),
     ))  # fmt: skip
@@ -138,6 +138,9 @@ def _troubles(limits: Limits) -> Row:
 
 
 def _host(limits: Limits) -> Row:
+    def stalled(resource: str, tasks: str) -> str:
+        return per_second(f'host_pressure_seconds_total{{resource="{resource}", tasks="{tasks}"}}')
+
     throttled = share("host_cpu_throttled_periods_total", "host_cpu_periods_total")
     return Row("Host: use and saturation", (
         lines("CPU", "Of the CPU time that may be used, under a control group's limit where there is one; and in how "
@@ -154,6 +157,16 @@ def _host(limits: Limits) -> Row:
         lines("Network", "All interfaces together.", BYTES_A_SECOND,
               {"in": per_second("host_network_receive_bytes_total"),
                "out": per_second("host_network_transmit_bytes_total")}),
+        lines("Waiting for the CPU", "Share of the time in which some task could run and had no CPU, where the kernel "
+              "tells.", RATIO, {"some tasks": stalled("cpu", "some")}, most=1),
+        lines("Waiting for memory", "Share of the time in which some tasks, or all, waited for memory. The lines are "
+              "the health check's limits for all of them.", RATIO,
+              {"some tasks": stalled("memory", "some"), "all tasks": stalled("memory", "full")},
+              steps=limits.check("stalled_memory_percent", PERCENT), most=1),
+        lines("Waiting for the disk", "Share of the time in which some tasks, or all, waited for the disk. The lines "
+              "are the health check's limits for all of them.", RATIO,
+              {"some tasks": stalled("io", "some"), "all tasks": stalled("io", "full")},
+              steps=limits.check("stalled_io_percent", PERCENT), most=1),
     ))  # fmt: skip
 
 

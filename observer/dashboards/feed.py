@@ -25,6 +25,7 @@ _RUNS = {1: Meaning("running", "green"), 0: Meaning("stopped", "red")}
 _OBJECTIVES = (
     ("freshness", "feed_stale:ratio_avg", "MintlineFreshnessBudgetBurn"),
     ("latency", "frame_to_fill_slow:ratio_rate", "MintlineLatencyBudgetBurn"),
+    ("canaries", "canary_stale:ratio_avg", "MintlineCanaryBudgetBurn"),
 )
 
 
@@ -34,8 +35,9 @@ def board(limits: Limits) -> Board:
         title="Feed and Engine",
         about="What comes in, what the stages make of it, how fast, and whether the objectives are met.",
         jobs="mintline_process_ready",
-        rows=(_glance(limits), _feed(limits), _stages(), _durations(limits), _decisions(), _objectives(limits), _use()),
-    )
+        rows=(_glance(limits), _feed(limits), _stages(), _durations(limits), _canaries(), _decisions(),
+              _objectives(limits), _use()),
+    )  # fmt: skip
 
 
 def _left(limits: Limits, ratio: str, alert: str) -> str:
@@ -43,8 +45,8 @@ def _left(limits: Limits, ratio: str, alert: str) -> str:
 
 
 def _glance(limits: Limits) -> Row:
-    (_, fresh, fresh_alert), (_, slow, slow_alert) = _OBJECTIVES
-    waiting = f"{most('buffered_messages')} + {most('spooled_messages')}"
+    (_, fresh, fresh_alert), (_, slow, slow_alert), _ = _OBJECTIVES
+    late = f"({age('canary_last_received')}) / (max (mintline_canary_interval_seconds) > 0)"
     return Row("At a glance", (
         tile("Feed", "Whether it is connected and subscribed.", COUNT, most("feed_running"), means=_RUNS),
         tile("Silence", "Time since TOKENS stored a creation, a trade or a migration.", SECONDS,
@@ -57,8 +59,8 @@ def _glance(limits: Limits) -> Row:
              _left(limits, fresh, fresh_alert), steps=LEFT_IS_GOOD, trend=False),
         tile("Latency left", "Of the error budget of 30 days: the share that is not used up.", RATIO,
              _left(limits, slow, slow_alert), steps=LEFT_IS_GOOD, trend=False),
-        tile("Not yet stored", "Messages of the feed, in memory and on disk, that the broker has not acknowledged.",
-             COUNT, waiting),
+        tile("Canary, in intervals", "How long ago the newest canary was sent that has come through the whole line, in "
+             "times between two of them.", COUNT, late, steps=limits.alert("MintlineCanaryLate"), decimals=1),
         tile("Cost a day", "What the venue charges at the pace of the last minute.", SOL,
              f"{most('feed_cost_per_day_lamports')} / 1e9", decimals=3),
     ))  # fmt: skip
@@ -121,6 +123,17 @@ def _durations(limits: Limits) -> Row:
     ))  # fmt: skip
 
 
+def _canaries() -> Row:
+    stages = age("canary_stage_last", "stage")
+    return Row("Canaries: the whole way, also without traffic", (
+        lines("Newest canary", "How long ago the newest canary was sent that each stage is done with: the first stage "
+              "that stands still is where the line is cut.", SECONDS,
+              {"{{stage}}": stages, "the whole way": age("canary_last_received")}, width=12),
+        lines("Canary stored", "Time from the sending of a canary to its storing behind a stage, for 95 % of them.",
+              SECONDS, {"{{stage}}": quantile(0.95, "canary_delay_seconds", "stage")}, width=12),
+    ))  # fmt: skip
+
+
 def _decisions() -> Row:
     return Row("Engine", (
         lines("Decisions", "By the strategy that they come from.", PER_MINUTE,
@@ -145,7 +158,7 @@ def _objectives(limits: Limits) -> Row:
         panels.append(
             lines(f"Budget of {name}, burnt", "How many times as fast as 30 days allow, over windows of that length. "
                   f"The lines are where {alert} begins, over its longer window: over 1 h critical, over 1 d a warning.",
-                  COUNT, burnt, steps=limits.burn(alert), width=12)
+                  COUNT, burnt, steps=limits.burn(alert))
         )  # fmt: skip
     return Row("Objectives", panels)
 

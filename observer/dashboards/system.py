@@ -242,7 +242,10 @@ def _backups(limits: Limits) -> Row:
         tile("Took", "How long the newest backup took.", SECONDS, most("backup_duration_seconds"),
              trend=False),
         tile("Last report", "How long ago the daily report was made.", SECONDS, age("report_last_success"),
-             steps=limits.alert("MintlineReportMissed"), trend=False, width=12),
-        tile("Way of the alerts", "How long ago the canary alert last went through Prometheus and Alertmanager.",
-             SECONDS, age("alert_path_last_round_trip"), trend=False, width=12),
+             steps=limits.alert("MintlineReportMissed"), trend=False, width=8),
+        tile("Way of the alerts", "How long ago the canary alert last arrived in its chat, by way of Prometheus, "
+             "Alertmanager and the outbox.", SECONDS, age("alert_path_last_round_trip"),
+             steps=limits.alert("MintlineAlertPathBroken"), trend=False, width=8),
+        tile("Told within", "How long the canary alert took from Alertmanager to its chat.", SECONDS,
+             most("alert_path_delay_seconds"), trend=False, width=8),
     ))  # fmt: skip

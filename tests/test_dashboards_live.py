@@ -40,7 +40,7 @@ NewLine = Callable[..., Any]  # the fixture's
 
 # What may have no answer on a healthy line that has just begun: page, panel, and why.
 MAY_BE_EMPTY = {
-    ("mintline-system", "Oldest that waits", "oldest"): "no notification waits",
+    ("mintline-system", "Waiting and delivery", "oldest"): "no notification waits",
     ("mintline-system", "Newest backup", ""): "none was made",
     ("mintline-system", "Last drill passed", ""): "there is no backup to restore",
     ("mintline-system", "Last report", ""): "it is made once a day",

@@ -184,8 +184,11 @@ def _told(limits: Limits) -> Row:
         lines("Waiting", "Notifications that wait to be sent, and that are held for a digest.", COUNT,
               {"to be sent": most("notifications_queued"), "held": most("notifications_held"),
                "channels disabled": most("notification_channels_disabled")}),
-        lines("Oldest that waits", "How long the oldest notification has waited.", SECONDS,
-              {"oldest": age("notification_oldest_queued")}, steps=limits.alert("MintlineNotificationBacklog")),
+        lines("Waiting and delivery", "How long the oldest notification has waited, and the time from finding an alert "
+              "to a channel's having taken it, for 95 % of them.", SECONDS,
+              {"oldest": age("notification_oldest_queued"),
+               "{{channel}} p95": quantile(0.95, "notification_delivery_seconds", "channel")},
+              steps=limits.alert("MintlineNotificationBacklog")),
         lines("Alertmanager's messages", "What Alertmanager sent to the observer, by how it was answered. The watchdog "
               "comes once a minute.", COUNT, {"{{outcome}}": risen("alert_webhooks_total", "outcome")}, bars=True,
               stacked=True),

@@ -42,6 +42,7 @@ class Agenda:
         self._signals: list[tuple[int, int]] = []  # (when, sequence), a heap
         self._waiting: dict[int, Signal] = {}  # those in the heap; acted on ahead of time, they still tell a price
         self._unacted: dict[str, int] = {}  # signals that are not acted on yet, by user
+        self._turn_ns: dict[str, int] = {}  # of such a user: the time of the last of them
         self._ahead: list[Arrived] = []  # may be acted on ahead of their time, which has not been heard of yet
         self._due: list[tuple[int, str, str]] = []  # (when, user, mint or pending order), a heap
         self._due_at: dict[tuple[str, str], int] = {}
@@ -96,11 +97,17 @@ class Agenda:
     # Signals
 
     def arrive(self, arrived: Arrived, until_ns: int) -> bool:
-        """Take a signal in; False where it waits already. until_ns: up to then everything is about to be acted on."""
+        """Take a signal in; False where it waits already. until_ns: up to then everything is about to be acted on.
+
+        A user's signals are acted on in the order of their sequences, since the ledger keeps the last one's only. Where
+        one part of the mints is ahead of another, the later one may be of an earlier time; then it waits for its turn.
+        """
         signal, sequence = arrived
         if sequence in self._waiting:
             return False  # the broker gave it again, impatient for its acknowledgement
-        heapq.heappush(self._signals, (signal.decided_at_ns, sequence))
+        turn_ns = max(signal.decided_at_ns, self._turn_ns.get(signal.user, 0))
+        self._turn_ns[signal.user] = turn_ns
+        heapq.heappush(self._signals, (turn_ns, sequence))
         self._waiting[sequence] = signal
         self.late += signal.decided_at_ns <= self._done_ns
         self._unacted[signal.user] = self._unacted.get(signal.user, 0) + 1
@@ -115,6 +122,8 @@ class Agenda:
     def acted(self, user: str) -> None:
         """One of the user's signals has been acted on."""
         _less(self._unacted, user)
+        if user not in self._unacted:
+            del self._turn_ns[user]
 
     @property
     def may_act_early(self) -> bool:
@@ -142,7 +151,7 @@ class Agenda:
     def drop_signals(self) -> list[Signal]:
         """Forget those that wait, in the order of their times."""
         dropped = [self._waiting[sequence] for _, sequence in sorted(self._signals)]
-        for index in (self._signals, self._waiting, self._unacted, self._ahead):
+        for index in (self._signals, self._waiting, self._unacted, self._turn_ns, self._ahead):
             index.clear()
         return dropped
 

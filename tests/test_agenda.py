@@ -15,7 +15,19 @@ from bots.group import Arrived
 from schemas import curve
 from schemas.codec import encode
 from schemas.config import BotConfig, BotWanted, TakeProfit, Wanted
-from schemas.events import Decision, Intent, Market, Origin, RiskLevel, Side, Signal, Strategy, TokenEvent, TokenTraded
+from schemas.events import (
+    Decision,
+    Intent,
+    Market,
+    Origin,
+    Refusal,
+    RiskLevel,
+    Side,
+    Signal,
+    Strategy,
+    TokenEvent,
+    TokenTraded,
+)
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -239,3 +251,35 @@ def test_signals_that_come_again_after_an_interruption_are_waited_for_once() -> 
     made.drop_signals()
     assert made.next_at_ns() is None
     assert early(made, signal(T, 1), signal(T, 1), until_ns=T) == [Intent]
+
+
+@given(
+    strategies.lists(
+        strategies.tuples(strategies.sampled_from(USERS[:3]), strategies.integers(-500, 500), strategies.booleans()),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_signals_of_one_user_keep_their_order_whatever_their_times(come: list[tuple[str, int, bool]]) -> None:
+    """Where several partitions of the mints decide, the one that is behind stores an earlier decision later."""
+    made = book()
+    made.hear(trade(T + SECOND, "other"))
+    waiting: list[Arrived] = []
+    outcomes: dict[str, list[str]] = {}  # mints, by user
+
+    def act_until(until_ns: int) -> None:
+        group = made.act(waiting, until_ns, T + SECOND)
+        made.settle(group, group.drafts, 1 + last(made))
+        made.undo(group)
+        for user, entries in group.entries.items():
+            outcomes.setdefault(user, []).extend(e.mint for e in entries if isinstance(e, Intent | Refusal))
+        waiting.clear()
+
+    sent: dict[str, list[str]] = {}
+    for sequence, (user, ms, now) in enumerate(come, 1):
+        waiting.append(signal(T + ms * MS, sequence, user, f"M{sequence}"))
+        sent.setdefault(user, []).append(f"M{sequence}")
+        if now:
+            act_until(T + ms * MS)
+    act_until(T + SECOND)
+    assert {user: list(dict.fromkeys(mints)) for user, mints in outcomes.items()} == sent

@@ -198,15 +198,14 @@ async def test_canaries_hide_from_ingest_s_next_life_when_the_feed_was_last_hear
 
 
 async def test_a_line_with_canaries_decides_and_fills_as_if_there_were_none(broker: Broker, new_line: NewLine) -> None:
-    """Every signal has its outcome, nothing lies in DEAD, and what people see counts none of them. One partition of the
-    mints: of several, one that is ahead makes a user's signals come in another order than they were decided in."""
+    """Every signal has its outcome, nothing lies in DEAD, and what people see counts none of them."""
     async with (
-        bus(broker, partitions=PARTITIONS) as connection,
+        bus(broker, partitions=PARTITIONS, mint_partitions=MINT_PARTITIONS) as connection,
         serve(Market(1), speed=20) as simulator,
     ):
         common = Common(nats_url=broker.url, partitions=PARTITIONS)
         await enrol(common, demo_users(20))
-        line = new_line(broker, **settings(simulator, MINTLINE_MINT_PARTITIONS="1"))
+        line = new_line(broker, **settings(simulator))
         await line.start(*STAGES)
 
         async def busy() -> bool:
@@ -214,7 +213,7 @@ async def test_a_line_with_canaries_decides_and_fills_as_if_there_were_none(brok
 
         await eventually(busy, "signals, fills and canaries", WITHIN_S)
         line.stop("ingest")
-        wanted = subjects.consumers(PARTITIONS)
+        wanted = subjects.consumers(PARTITIONS, MINT_PARTITIONS)
 
         async def at_rest() -> bool:
             infos = [await connection.consumer_info(each.stream, each.name) for each in wanted]

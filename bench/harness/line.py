@@ -106,9 +106,10 @@ class Line(Arm):
         environ = {
             "MINTLINE_NATS_URL": url, "MINTLINE_DATA_DIR": str(children.directory / "data"), "MINTLINE_LOG": "json",
             "MINTLINE_INGEST_FEED_URL": feed_url, "MINTLINE_INGEST_API_KEY": "bench", "MINTLINE_PORTAL_PORT": "0",
-            "MINTLINE_CANARY_INTERVAL_S": "0",  # signals are counted by the stream's sequence
             **self._waits,
         }  # fmt: skip
+        if self._witnessed:
+            environ["MINTLINE_CANARY_INTERVAL_S"] = "0"  # signals are counted by the stream's sequence
         # ingest last: bots, with nobody's position to look after, hear events from the time of their start on.
         first = [service for service in self._services if service != "ingest"]
         await asyncio.gather(*(self._service(service, environ) for service in first))

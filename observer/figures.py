@@ -41,6 +41,10 @@ OWN: Vocabulary = {
         "Questions beside the polls that got no answer, by whom they were asked",
         {"of": ("broker", DISPATCH, BOTS, "vault", OTHER)},
     ),
+    "broker_healthy": Figure(
+        "Whether nats-server calls itself well; absent where its monitoring is not known or does not answer",
+        later=True,
+    ),
     "max_capacity_bots": "Bots that this installation is meant for",
     "tokens_per_minute": "Creations that TOKENS stored in the last minute",
     "realised_lamports": Figure(

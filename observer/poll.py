@@ -47,7 +47,7 @@ class ObserverSettings(NotifySettings, frozen=True, kw_only=True, forbid_unknown
     __doc__ = f"""{NotifySettings.__doc__}
     poll_interval_s: seconds between two rounds of questions to the broker.
     measure_interval_s: the same for the figures of `/metrics`, which ask about every stream and consumer.
-    monitor_url: of nats-server's monitoring, for its slow consumers; empty for none.
+    monitor_url: of nats-server's monitoring, for its health and its slow consumers; empty for none.
     max_capacity: bots that this installation is meant for.
     """
 
@@ -91,7 +91,7 @@ class Poll:
         self.folded = asyncio.Event()
         self.judged: Callable[[Verdict], None] = lambda _: None  # is told every verdict
         self._roster = Roster(process.common.partitions)  # the users whose bot is wanted running
-        self.probes = Probes(process, settings.vault_url, self._roster, self.folded)
+        self.probes = Probes(process, settings.vault_url, settings.monitor_url, self._roster, self.folded)
 
     def facts(self) -> Facts:
         return gather(

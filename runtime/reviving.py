@@ -11,8 +11,7 @@ import asyncio
 import shutil
 from pathlib import Path
 
-import msgspec
-
+from runtime.broker_health import write_error
 from runtime.embedded import Child
 from runtime.telemetry import Logger
 from runtime.web import fetch
@@ -20,22 +19,6 @@ from runtime.web import fetch
 LOOK_S = 2.0
 ANSWER_S_MAX = 5.0
 ROOM_BYTES_MIN = 16 << 20  # less is full again at once
-
-
-class _Health(msgspec.Struct, frozen=True):
-    status: str = ""
-    error: str = ""
-
-
-def write_error(status: int, body: bytes) -> str:
-    """What `/healthz` says of a stream that can no longer be written; "" where it says nothing of the kind."""
-    if status == 200:
-        return ""
-    try:
-        health = msgspec.json.decode(body, type=_Health)
-    except msgspec.DecodeError:
-        return ""
-    return health.error if "write error" in health.error else ""
 
 
 async def revive(broker: Child, health_url: str, folder: Path, log: Logger) -> None:

@@ -25,7 +25,10 @@ SEVERITIES = {"critical", "warning", "info", "none"}
 LEVELS = {"critical": {"critical", "error"}, "warning": {"warning"}, "info": {"info"}, "none": {None}}
 SECTIONS = ("## Meaning", "## Impact", "## Diagnosis", "## Mitigation")
 ALWAYS_FIRE = {"MintlineWatchdog": "dead-mans-switch", "MintlineCanary": "observer"}  # and who hears it
-DIRECT = {"MintlineBrokerDown", "MintlineTargetAbsent", "MintlineAlertPathBroken", "MintlineNotificationBacklog"}
+DIRECT = {
+    "MintlineBrokerDown", "MintlineBrokerUnhealthy", "MintlineTargetAbsent", "MintlineAlertPathBroken",
+    "MintlineNotificationBacklog",
+}  # fmt: skip
 
 needs_prometheus = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed (prometheus)")
 needs_alertmanager = pytest.mark.skipif(

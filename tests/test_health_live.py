@@ -105,6 +105,24 @@ async def test_a_vault_that_hangs_is_unknown_with_its_reason_and_holds_nothing_u
     await becomes(bus, "secrets_store", "unknown", "cannot be reached")
 
 
+async def test_a_broker_that_cannot_write_says_so_in_its_own_words(
+    bus: Bus, service: Make, environ: dict[str, str]
+) -> None:
+    answer: list[tuple[str, int]] = [("ok", 200)]
+
+    async def health(_: web.Request) -> web.Response:
+        said, status = answer[0]
+        return web.json({"status": said, "error": "" if status == 200 else said}, status)
+
+    server = await web.serve([web.Route("GET", "/healthz", health)], "127.0.0.1", 0)
+    service("observer", **environ, MINTLINE_OBSERVER_MONITOR_URL=f"http://127.0.0.1:{server.port}").start()
+    assert (await becomes(bus, "broker_health", "good"))["value"] == 200
+    answer[0] = ("stream 'FILLS' write error: no space left on device", 503)
+    assert (await becomes(bus, "broker_health", "critical", "FILLS' write error"))["value"] == 503
+    await server.close()
+    assert (await becomes(bus, "broker_health", "unknown", "cannot be reached"))["value"] is None
+
+
 async def want(bus: Bus, key: str, user: str = "", wanted: Wanted = Wanted.RUNNING) -> None:
     config = BotConfig(strategy=Strategy.SNIPER)
     bot = BotWanted(user=user or key, wanted=wanted, config=config, changed_at_ns=time.time_ns())

@@ -53,8 +53,8 @@ PROOFS = {
 # Decisions: values in, values out.
 PURE = {
     "schemas/*.py",
-    "runtime/frames.py", "runtime/lives.py", "runtime/log_lines.py", "runtime/meter.py", "runtime/semconv.py",
-    "runtime/settings.py", "runtime/spans.py", "runtime/vocabulary.py", "runtime/wire.py",
+    "runtime/broker_health.py", "runtime/frames.py", "runtime/lives.py", "runtime/log_lines.py", "runtime/meter.py",
+    "runtime/semconv.py", "runtime/settings.py", "runtime/spans.py", "runtime/vocabulary.py", "runtime/wire.py",
     "ingest/cost.py", "ingest/link.py", "ingest/market.py", "ingest/market_*.py", "ingest/protocol.py",
     "ingest/recording.py", "ingest/subscriptions.py",
     "ingest/venues/*.py",
@@ -66,9 +66,8 @@ PURE = {
     "bots/agenda.py", "bots/book.py", "bots/bot.py", "bots/exits.py", "bots/group.py", "bots/mandate.py",
     "bots/paper.py", "bots/portfolio.py", "bots/positions.py", "bots/prices.py", "bots/risk.py",
     "observer/admin.py", "observer/audit.py", "observer/broker_metrics.py", "observer/business.py",
-    "observer/canaries.py",
-    "observer/cgroups.py", "observer/creations.py", "observer/facts.py", "observer/tally.py", "observer/times.py",
-    "observer/way.py",
+    "observer/canaries.py", "observer/cgroups.py", "observer/creations.py", "observer/facts.py", "observer/tally.py",
+    "observer/times.py", "observer/way.py",
     "observer/backup/digest.py", "observer/backup/manifest.py",
     "observer/dashboards/b*.py", "observer/dashboards/feed.py", "observer/dashboards/limits.py",
     "observer/dashboards/panels.py", "observer/dashboards/promql.py", "observer/dashboards/system.py",

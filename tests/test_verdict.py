@@ -93,6 +93,7 @@ def watching() -> Watched:
         rooms=(room(), room("TOKENS", 99, refuses=False)),
         sync=out_of_step(0),
         vault=Asked(status=200),
+        server=Asked(status=200),
         trades_a_day=100_000,  # 0.1 SOL
         backup_at_ns=NOW - HOUR,
         verified_at_ns=NOW - HOUR,
@@ -139,8 +140,8 @@ def test_a_line_that_works_is_healthy_and_every_check_is_there() -> None:
     assert {name: check.level for name, check in verdict.checks.items() if not check.ok} == {}
     assert verdict.status is Status.HEALTHY
     assert list(verdict.checks) == [
-        "broker", "feed_running", "feed_silence", "tokens_per_minute", "decisions_overdue", "fills_overdue",
-        "cpu", "memory", "disk", "stalled_memory", "stalled_io",
+        "broker", "broker_health", "feed_running", "feed_silence", "tokens_per_minute", "decisions_overdue",
+        "fills_overdue", "cpu", "memory", "disk", "stalled_memory", "stalled_io",
         *(f"process_{service}" for service in SERVICES),
         "lag_analyze", "lag_dispatch", "lag_bots", "canary", "ack_saturation", "not_fetching", "stream_room",
         "replay_window", "bots_in_step", "backup_age", "backup_unverified", "secrets_store", "feed_budget",
@@ -253,6 +254,8 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any], Level]] = [
     ("secrets_store", {}, {"vault": Asked(status=503)}, CRITICAL),
     ("secrets_store", {}, {"vault": Asked(why="no answer within 2 s")}, UNKNOWN),
     ("secrets_store", {}, {"vault": None}, UNKNOWN),
+    ("broker_health", {}, {"server": Asked(status=503, why="stream 'FILLS' write error")}, CRITICAL),
+    ("broker_health", {}, {"server": Asked(why="no answer within 2 s")}, UNKNOWN),
     ("feed_budget", {}, {"trades_a_day": 800_000}, GOOD),
     ("feed_budget", {}, {"trades_a_day": 810_000}, WARNING),
     ("feed_budget", {}, {"trades_a_day": 1_010_000}, CRITICAL),
@@ -273,7 +276,7 @@ def test_each_check_is_graded_by_its_two_limits(
 
 def test_every_check_has_a_row_for_each_level_it_can_have() -> None:
     covered = {(name, level) for name, *_, level in TABLE}
-    without_limits = {"broker", "feed_running"}
+    without_limits = {"broker", "broker_health", "feed_running"}
     only = {f"process_{service}" for service in SERVICES if service != "portal"} | {"lag_analyze", "lag_dispatch"}
     for name in verdict_of({}, {}).checks.keys() - only - without_limits - {"lag_bots"}:
         levels = {CRITICAL, WARNING} if name.startswith("stalled_") else {CRITICAL, WARNING, UNKNOWN}

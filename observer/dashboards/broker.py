@@ -13,6 +13,7 @@ from observer.dashboards.panels import (
     REQUESTS,
     SECONDS,
     UP_OR_DOWN,
+    YES_OR_NO,
     Column,
     lines,
     rows,
@@ -57,7 +58,9 @@ def _glance(limits: Limits) -> Row:
 
     return Row("At a glance", (
         tile("Broker", "Whether the observer is connected to it.", COUNT, most('broker_up{job="observer"}'),
-             means=UP_OR_DOWN),
+             means=UP_OR_DOWN, width=2),
+        tile("Health", "Whether nats-server calls itself well; not there where its monitoring is not known.", COUNT,
+             most("broker_healthy"), means=YES_OR_NO, width=2),
         tile("Worst lag", "Age of the oldest message that any durable consumer has not acknowledged.", SECONDS,
              f"max ({_LAG}) or vector(0)", steps=limits.check("lag_s")),
         tile("Missing", "Streams and consumers that should be there.", COUNT, assets("missing"), steps=ANY_IS_BAD),
@@ -70,7 +73,7 @@ def _glance(limits: Limits) -> Row:
              risen("broker_slow_consumers_total", over=SHOWN), steps=ANY_IS_FAIR, trend=False),
         tile("Clock skew", "By how much the clocks of observer and broker differ.", SECONDS,
              "max (abs(mintline_clock_skew_seconds))", steps=limits.alert("MintlineClockSkew")),
-        tile("Dead letters", "Letters in DEAD.", COUNT, "sum (mintline_dead_letters) or vector(0)"),
+        tile("Dead letters", "Letters in DEAD.", COUNT, "sum (mintline_dead_letters) or vector(0)", width=2),
     ))  # fmt: skip
 
 

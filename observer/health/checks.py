@@ -79,6 +79,7 @@ def _feed(facts: Facts, watched: Watched, limits: Thresholds) -> Named:
     )
     running = feed_running(facts)
     said = {None: _untold(facts, "ingest does not say"), False: "not connected, or not subscribed", True: ""}
+    yield from _server(watched)
     yield "feed_running", Row(value=running, limit=True, unit="running", vital=True, reason=said[running])
     silence = _feed_silence_s(facts)
     yield (
@@ -99,6 +100,18 @@ def _feed(facts: Facts, watched: Watched, limits: Thresholds) -> Named:
     ):
         reason = "" if overdue is not None else NO_BROKER
         yield name, Row(value=overdue, limit=limit, critical=critical, unit="s", reason=reason)
+
+
+def _server(watched: Watched) -> Named:
+    """A broker may be connected and yet unable to write a stream."""
+    asked = watched.server
+    if asked is not None:
+        known = {None: Level.UNKNOWN, 200: Level.GOOD}
+        level = known.get(asked.status, Level.CRITICAL)
+        yield (
+            "broker_health",
+            Row(value=asked.status, limit=200, unit="status", vital=True, level=level, reason=asked.why),
+        )
 
 
 def _tokens_per_minute(facts: Facts, watched: Watched, limits: Thresholds) -> Row:

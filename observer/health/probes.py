@@ -1,5 +1,5 @@
-"""What is asked beside the polls: rosters, room, newest decisions, Vault. Each question is bounded, and all are put at
-the same time, so one that hangs keeps nobody waiting; the health answer reads what came last."""
+"""What is asked beside the polls: rosters, room, newest decisions, Vault, nats-server itself. Each question is bounded,
+and all are put at the same time, so one that hangs keeps nobody waiting; the health answer reads what came last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from observer.health import sync, vault
 from observer.health.levels import Level
 from observer.health.sync import Difference, Sync
 from observer.health.watch import Asked, Room, Watch, Watched, room
-from runtime import telemetry
+from runtime import broker_health, telemetry
 from runtime.bus import BusError, Unavailable
 from runtime.process import Process
 from runtime.readers import last_message
@@ -40,11 +40,14 @@ class Probes:
     ledger_at_ns: when the newest line of a user was stored, kept up to date by whoever folds the ledger.
     """
 
-    def __init__(self, process: Process, vault_url: str, wanted: Roster, folded: asyncio.Event) -> None:
-        """wanted: the users whose bot is wanted running; complete once `folded` is set."""
+    def __init__(
+        self, process: Process, vault_url: str, monitor_url: str, wanted: Roster, folded: asyncio.Event
+    ) -> None:
+        """monitor_url: of nats-server's monitoring. Either may be empty.
+        wanted: the users whose bot is wanted running; complete once `folded` is set."""
         self._process = process
         self._bus = process.bus
-        self._vault_url = vault_url.rstrip("/")
+        self._vault_url, self._monitor_url = vault_url.rstrip("/"), monitor_url.rstrip("/")
         self._wanted = wanted
         self._folded = folded
         self._differences: frozenset[Difference] = frozenset()
@@ -52,6 +55,7 @@ class Probes:
         self._rooms: tuple[Room, ...] | None = None
         self._sync: Sync | None = None
         self._vault: Asked | None = None
+        self._server = Asked(why="not asked yet") if monitor_url else None
         self.ledger_at_ns: int | None = None
         self.watch = Watch(telemetry.now_ns())
         for whom in ("broker", "vault", *sync.ASKED):
@@ -66,6 +70,7 @@ class Probes:
             rooms=self._rooms,
             sync=self._sync,
             vault=self._vault,
+            server=self._server,
             backup_at_ns=self._told_ns(BACKUP),
             verified_at_ns=self._told_ns(VERIFIED),
             data_since_ns=created.get("FILLS"),
@@ -81,6 +86,8 @@ class Probes:
         looks: list[Callable[[], Awaitable[bool]]] = [self._look_at_rooms, self._look_at_decisions, self._look_at_bots]
         if self._vault_url:
             looks.append(self._look_at_vault)
+        if self._monitor_url:
+            looks.append(self._look_at_server)
         async with asyncio.TaskGroup() as group:
             for look in looks:
                 group.create_task(self._keep_looking(look))
@@ -135,15 +142,26 @@ class Probes:
         return await self._ask(asking(), service)
 
     async def _look_at_vault(self) -> bool:
+        self._vault, _ = await self._fetch(self._vault_url + vault.PATH, "vault")
+        return self._vault.status is not None
+
+    async def _look_at_server(self) -> bool:
+        asked, body = await self._fetch(self._monitor_url + broker_health.PATH, "broker")
+        if asked.status is not None:
+            asked = Asked(status=asked.status, why=broker_health.trouble(asked.status, body))
+        self._server = asked
+        known = asked.status is not None
+        self._process.figures.replace("broker_healthy", [({}, int(asked.status == 200))] if known else [])
+        return known
+
+    async def _fetch(self, url: str, whom: str) -> tuple[Asked, bytes]:
         try:
             async with asyncio.timeout(ANSWER_S_MAX):
-                status, _ = await fetch(self._vault_url + vault.PATH, ANSWER_S_MAX)
+                status, body = await fetch(url, ANSWER_S_MAX)
+                return Asked(status=status), body
         except TimeoutError:
-            self._vault = Asked(why=f"no answer within {ANSWER_S_MAX:g} s")
+            asked = Asked(why=f"no answer within {ANSWER_S_MAX:g} s")
         except OSError as error:
-            self._vault = Asked(why=f"cannot be reached: {error}"[:200])
-        else:
-            self._vault = Asked(status=status)
-        if self._vault.status is None:
-            self._process.figures.add("probes_failed_total", of="vault")
-        return self._vault.status is not None
+            asked = Asked(why=f"cannot be reached: {error}"[:200])
+        self._process.figures.add("probes_failed_total", of=whom)
+        return asked, b""

@@ -6,6 +6,7 @@ from typing import Final
 
 _REMEDIES: Final = {
     "broker": "Start nats-server, or look into its log; every process goes on by itself once it is back.",
+    "broker_health": "Where it says `write error`: make room on its volume, then start nats-server again.",
     "broker_reachable": "Start nats-server (`mintline up` does), or set MINTLINE_NATS_URL to where it listens.",
     "observer_reachable": "Start observer, or look into its log: nobody else can say how the line is.",
     "portal_reachable": "Look into portal's log; the supervisor of `mintline up` starts it again.",

@@ -49,7 +49,7 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a dependency over HTTP said: its status code, or else why there is none."""
+    """What a dependency over HTTP said: its status code, or else why there is none; nats-server's words beside it."""
 
     status: int | None = None
     why: str = ""
@@ -60,7 +60,8 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 
     saturated, idle: the consumer that has stood still longest, full or not fetched from; None where none does.
     decisions_overdue_s, fills_overdue_s: None: not known. rooms: of streams and buckets; None: not known.
-    sync: None where it was not compared yet. vault: None where none is set, or not asked yet. trades_a_day: at the
+    sync: None where it was not compared yet. vault: None where none is set, or not asked yet.
+    server: nats-server's health; None where its monitoring is not set. trades_a_day: at the
     pace of the last hour, None where that is not known. backup_at_ns, verified_at_ns: 0 never; None: no figure.
     data_since_ns: since when there is something to back up.
     """
@@ -74,6 +75,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     rooms: tuple[Room, ...] | None = None
     sync: Sync | None = None
     vault: Asked | None = None
+    server: Asked | None = None
     trades_a_day: int | None = None
     backup_at_ns: int | None = None
     verified_at_ns: int | None = None

@@ -38,7 +38,10 @@ _LABELS = {
     "feed_running": "Feed",
     "feed_silence": "Feed silence",
     "cpu": "CPU",
+    "stalled_memory": "Stalled for memory",
+    "stalled_io": "Stalled for the disk",
     "tokens_per_minute": "Tokens a minute",
+    "canary": "Last canary through the line",
     "ack_saturation": "Unacknowledged up to the limit for",
     "not_fetching": "Not fetched from for",
     "stream_room": "Room used in streams",
@@ -46,6 +49,7 @@ _LABELS = {
     "bots_in_step": "Bots out of step",
     "backup_age": "Last backup",
     "backup_unverified": "Last restore drill",
+    "secrets_store": "Vault",
     "feed_budget": "Feed's cost",
 }
 _KINDS = {"lag": "Waiting for", "process": "Heard from"}

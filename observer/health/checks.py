@@ -106,12 +106,8 @@ def _server(watched: Watched) -> Named:
     """A broker may be connected and yet unable to write a stream."""
     asked = watched.server
     if asked is not None:
-        known = {None: Level.UNKNOWN, 200: Level.GOOD}
-        level = known.get(asked.status, Level.CRITICAL)
-        yield (
-            "broker_health",
-            Row(value=asked.status, limit=200, unit="status", vital=True, level=level, reason=asked.why),
-        )
+        well = None if asked.status is None else asked.status == 200
+        yield "broker_health", Row(value=well, limit=True, unit="well", vital=True, reason=asked.why)
 
 
 def _tokens_per_minute(facts: Facts, watched: Watched, limits: Thresholds) -> Row:

@@ -225,6 +225,15 @@ async def test_a_small_disk_that_fills_is_a_warning_and_then_critical_with_value
         assert ("disk" in found.json["remedies"]) == (level != "good")
 
 
+async def test_why_stands_in_the_table_where_there_is_room_and_else_before_the_remedy() -> None:
+    nobody = {"MINTLINE_NATS_URL": "nats://127.0.0.1:1"}
+    wide, narrow = await run("doctor", COLUMNS="150", **nobody), await run("doctor", COLUMNS="80", **nobody)
+    assert (wide.out.splitlines()[0].split()[-1], narrow.out.splitlines()[0].split()[-1]) == ("why", "since")
+    assert "broker_reachable: Start nats-server" in wide.out
+    assert "broker_reachable: 127.0.0.1:1: " in narrow.out
+    assert "Connect call failed" in wide.out.partition("unhealthy: ")[0]
+
+
 async def test_a_setting_that_cannot_be_used_is_named_with_status_two() -> None:
     bad = await run("doctor", MINTLINE_OBSERVER_DISK_PERCENT_CRITICAL="80")
     assert (bad.status, bad.out) == (2, "")

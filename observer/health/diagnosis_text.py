@@ -1,4 +1,7 @@
-"""A diagnosis for people: a table, worst first within what it says, then a sentence for each check that is not good."""
+"""A diagnosis for people: a table, worst first within what it says, then a sentence for each check that is not good.
+
+Why a check is as it is stands in the table where there is room for it, else before that sentence.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from observer.health.levels import Level
 from observer.health.verdict import Check
 
 STYLES = {Level.GOOD: "green", Level.WARNING: "yellow", Level.CRITICAL: "bold red", Level.UNKNOWN: "magenta"}
+WIDE = 110  # characters
 SOURCES = {
     "broker": "observer's checks, asked through the broker",
     "http": "observer's checks, asked over HTTP",
@@ -25,17 +29,20 @@ def text(found: Diagnosis, console: Console) -> None:
     for name in ("value", "good"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("since", no_wrap=True)
-    table.add_column("why", overflow="fold")
+    wide = console.width >= WIDE
+    if wide:
+        table.add_column("why", overflow="fold")
     for name, check in found.checks.items():
         style = STYLES[check.level]
-        cells = (_value(check), _good(check), check.since[5:19].replace("T", " "), escape(check.reason))
-        table.add_row(name, f"[{style}]{check.level}[/]", *cells)
+        cells = [_value(check), _good(check), check.since[5:19].replace("T", " ")]
+        table.add_row(name, f"[{style}]{check.level}[/]", *cells, *([escape(check.reason)] if wide else []))
     console.print(table)
     bots = "" if found.active_bots is None else f", {found.active_bots} bots wanted running"
     console.print(f"\n[bold]{found.status}[/]: {SOURCES[found.source]}{bots}", highlight=False)
     for name, sentence in found.remedies.items():
         check = found.checks[name]
-        console.print(f"[{STYLES[check.level]}]{name}[/]: {escape(sentence)}", highlight=False)
+        why = f"{check.reason}. " if check.reason and not wide else ""
+        console.print(f"[{STYLES[check.level]}]{name}[/]: {escape(why + sentence)}", highlight=False)
         for kind, users in check.names.items():
             console.print(f"  {kind.replace('_', ' ')}: {escape(', '.join(users))}", highlight=False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,3 +101,10 @@ def test_an_unreachable_observer_shows_dashes_and_no_zero() -> None:
     assert {tile.text for tile in shown.tiles} == {views.DASH}
     assert {node.stored for node in shown.line} == {views.DASH}
     assert (shown.checks, shown.processes, shown.bots, shown.pages) == ((), (), (), 1)
+
+
+def test_the_refresh_has_the_words_of_the_page() -> None:
+    script = (Path(views.__file__).parent / "static" / "admin.js").read_text()
+    for table, words in (("LABELS", views._LABELS), ("KINDS", views._KINDS)):
+        body = script.partition(f"const {table} = {{")[2].partition("};")[0]
+        assert dict(re.findall(r'(\w+): "([^"]+)"', body)) == words, f"{table} of static/admin.js"

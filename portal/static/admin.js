@@ -13,7 +13,10 @@ const LABELS = {
   feed_running: "Feed",
   feed_silence: "Feed silence",
   cpu: "CPU",
+  stalled_memory: "Stalled for memory",
+  stalled_io: "Stalled for the disk",
   tokens_per_minute: "Tokens a minute",
+  canary: "Last canary through the line",
   ack_saturation: "Unacknowledged up to the limit for",
   not_fetching: "Not fetched from for",
   stream_room: "Room used in streams",
@@ -21,6 +24,7 @@ const LABELS = {
   bots_in_step: "Bots out of step",
   backup_age: "Last backup",
   backup_unverified: "Last restore drill",
+  secrets_store: "Vault",
   feed_budget: "Feed's cost",
 };
 const TONES = { good: "good", warning: "warning", critical: "bad", unknown: "unknown" };

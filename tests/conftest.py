@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from ingest.market import Frame
 from ingest.simulator import Simulator, serve
+from observer.backup.testing import small
 from runtime import testing
 from runtime.bus import Bus
 from runtime.embedded import free_port
@@ -174,3 +175,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)  # what still writes there is about to be killed
+
+
+@pytest.fixture
+async def few(broker: testing.Broker) -> AsyncIterator[Bus]:
+    """For tests of backups: three streams, and one consumer in the middle of its way."""
+    async with small(broker) as bus:
+        yield bus
